@@ -10,6 +10,7 @@ mod dump;
 mod issuers;
 mod pod;
 mod settings;
+mod shared_limits;
 mod source;
 mod uninstall;
 mod upgrade;
@@ -35,6 +36,7 @@ use crate::l7::{Dependencies, Workers};
 use crate::node::Node;
 use crate::otlp::Exporter;
 use crate::pool::Pool;
+use crate::quota::client::Exchange;
 use crate::resolver::Resolver;
 use crate::sock;
 use crate::source::Source;
@@ -115,6 +117,7 @@ struct Agent {
     workers: Arc<Workers>,
     node: Arc<Node>,
     servers: Servers,
+    exchange: Arc<Exchange>,
     source: AnySource,
 }
 
@@ -164,8 +167,9 @@ impl Agent {
             registry(&settings),
         );
         let servers = Servers::bind(addresses(&settings), &upgrade.inherited)?;
-        let source = AnySource::new(&settings);
         Ok(Self {
+            exchange: shared_limits::exchange(&settings, &world, &telemetry)?,
+            source: AnySource::new(&settings),
             settings,
             logs,
             telemetry,
@@ -176,7 +180,6 @@ impl Agent {
             workers,
             node,
             servers,
-            source,
         })
     }
 
@@ -190,6 +193,7 @@ impl Agent {
             telemetry: self.telemetry.clone(),
             workers: self.workers.clone(),
             source: self.source.last_read(),
+            shared_limits: self.exchange.state(),
             complaints: Default::default(),
         })
     }
@@ -212,6 +216,7 @@ impl Agent {
         let keys = fetch_settings(&self.settings);
         let fetcher = Fetcher::new(self.world.clone(), &self.telemetry, keys);
         tasks.spawn(self.pool.clone().sweep(cancel.clone()));
+        tasks.spawn(self.exchange.clone().run(cancel.clone()));
         tasks.spawn(exporter.run(cancel.clone()));
         tasks.spawn(fetcher.run(cancel.clone()));
     }

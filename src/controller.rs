@@ -1,5 +1,5 @@
 //! `isthmus controller`: the tasks that a cluster needs once and not per node. It signs the agents' certificates, keeps
-//! the CA in a Secret, and writes statuses. The data path never waits for it.
+//! the CA in a Secret, writes statuses, and passes tokens of shared rate limits from agent to agent. The data path never waits for it.
 //!
 //! Several replicas run. All of them sign, each with the CA that is in the Secret now. One of them, the holder of the
 //! Lease, changes things: it creates and rotates the CA and writes statuses ([`lead`]). A replica that loses the Lease
@@ -14,6 +14,7 @@
 mod ca;
 mod cluster;
 pub mod events;
+mod exchange;
 mod lease;
 mod sign;
 pub mod status;
@@ -30,9 +31,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::Str;
 use crate::config::{ControllerSettings, Settings};
+use crate::quota::broker::Census;
 use crate::source::TranslateSettings;
 use crate::telemetry::Telemetry;
 use ca::Authorities;
+use exchange::Exchange;
 use lease::{Election, Leadership};
 use sign::Server;
 
@@ -64,6 +67,7 @@ pub struct Controller {
     context: Arc<Context>,
     authorities: Authorities,
     leadership: Leadership,
+    exchange: Arc<Exchange>,
     server: Mutex<Option<Server>>,
 }
 
@@ -94,12 +98,14 @@ impl Controller {
             telemetry,
         });
         let authorities = Authorities::default();
-        let server =
-            Server::bind(context.clone(), authorities.clone()).await.with_context(|| {
-                format!("listen on {} (controller.address)", context.settings.address)
-            })?;
         let leadership = Leadership::default();
-        Ok(Self { context, authorities, leadership, server: Mutex::new(Some(server)) })
+        let exchange = Exchange::new(&context, leadership.clone());
+        let bound = Server::bind(context.clone(), authorities.clone(), exchange.clone()).await;
+        let server = bound.with_context(|| {
+            format!("listen on {} (controller.address)", context.settings.address)
+        })?;
+        let server = Mutex::new(Some(server));
+        Ok(Self { context, authorities, leadership, exchange, server })
     }
 
     /// The CA in force, for operators; `null` without one.
@@ -110,6 +116,11 @@ impl Controller {
     /// Whether this replica leads, for operators.
     pub fn leadership(&self) -> Leadership {
         self.leadership.clone()
+    }
+
+    /// The agents that exchange tokens of shared rate limits here, for operators.
+    pub fn exchange(&self) -> Census {
+        self.exchange.census()
     }
 
     /// Runs until cancelled; then releases the Lease, so that another replica need not wait for its expiry. `ready`

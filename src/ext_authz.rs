@@ -1,13 +1,15 @@
-//! What a provider of external authorization is asked, and what its answer means. Pure: whoever has a request builds the check
+//! What a provider of external authorization, or a rate limit service, is asked, and what its answer means. Pure: whoever has a request builds the check
 //! here, sends it, and reads the answer here.
 //!
 //! A provider is believed as far as its definition says. It can never set what frames a message, what routes it, or what only
 //! agents may say of a client ([`may_set`]). What it adds for the application takes the place of what the client sent; and a
 //! header that it could add, that the client sent and that it has not seen, does not reach the application.
 
+mod grpc;
 pub mod grpc_check;
 pub mod http_check;
 mod messages;
+pub mod rate_limit;
 #[cfg(test)]
 mod tests;
 

@@ -20,6 +20,7 @@ mod external_auth;
 mod fault;
 mod grpc;
 mod header_modifier;
+mod hedging;
 mod matches;
 mod mirror;
 mod path;
@@ -29,9 +30,10 @@ mod redirect;
 mod rewrite;
 mod share;
 mod table;
+mod tcp_rate_limit;
 mod virtual_service;
 
-pub use answer::{Answer, Flow, Waited};
+pub use answer::{Answer, Flow, Passing, Waited};
 pub use backend::{BackendObject, BackendRef};
 pub use chain::{
     Pair, Seen, change, changes, has_type_of, inherit, remember, respond, runs_on, volatile,
@@ -40,20 +42,29 @@ pub use cors::{Cors, OriginPattern, Permitted};
 pub use external_auth::{AuthProtocol, ExternalAuth};
 pub use fault::{Abort, Delay, Injection};
 pub use header_modifier::{HeaderFilter, RequestHeaders, ResponseHeaders};
+pub use hedging::Hedging;
 pub use matches::{HeaderMatch, TextMatch, WrittenMatch, matches_whole, sent_text, whole};
 pub use mirror::Mirror;
 pub use path::PathRewrite;
 pub use policy::{PolicyTarget, judge_spec};
-pub use rate_limit::{Key, RateLimit};
+pub use rate_limit::shared::{
+    Lacking, Part, Parts, Pods, Spread, UNIT, burst_of_part, id_of, rate_of_part,
+};
+pub use rate_limit::{
+    Buckets, Charges, Global, Key, LIMIT_HEADERS, Limit, Question, Quota, Rate, RateLimit,
+    SharedLimit, Taken,
+};
 pub use redirect::{Redirect, without_port};
 pub use rewrite::Rewrite;
 pub use share::Share;
+pub use tcp_rate_limit::{Counter, Meter, Opened, TcpRateLimit};
 pub use virtual_service::{
     CorsPolicy, DirectResponse, Operations, Percent, RedirectTo, StringMatch, UriRewrite,
     WrittenCorsPolicy, WrittenDirectResponse, WrittenFault, WrittenHeaders, WrittenRedirect,
     WrittenRewrite,
 };
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -80,6 +91,8 @@ table::filters! {
         // Variant, type: its field in the spec of a TrafficPolicy.
         Fault(Injection): "fault";
         RateLimit(RateLimit): "rateLimit";
+        Hedging(Hedging): "hedging";
+        TcpRateLimit(TcpRateLimit): "tcpRateLimit";
     }
     virtual_services {
         // Variant, type: its field in an HTTPRoute of a VirtualService, which may have a `fault` as well.
@@ -126,6 +139,11 @@ pub trait Filter: Sized {
     /// Changes the head of the response, once, at the client's half. Answers of filters do not pass here.
     fn response(&self, _head: &mut ResponseHead<'_>, _seen: &Seen) {}
 
+    /// Whether `request` looks at claims ([`Cx::claims`]), which are kept only for filters that do.
+    fn reads_claims(&self) -> bool {
+        false
+    }
+
     /// Headers that `request` may set to anything.
     fn volatile(&self) -> &[HeaderName] {
         &[]
@@ -153,7 +171,7 @@ pub struct ResponseHead<'a> {
 }
 
 /// The context of a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Cx<'a> {
     /// The port that was dialled.
     pub port: u16,
@@ -167,15 +185,27 @@ pub struct Cx<'a> {
     pub pod: &'a str,
     /// The route, and the number of its rule.
     pub route: Option<(&'a ObjectKey, usize)>,
+    /// Where the service's pods are; at the destination's half only.
+    pub spread: Option<&'a dyn Spread>,
+    /// Of the token that was verified; `None` without one, and at the client's half.
+    pub claims: Option<&'a dyn Claims>,
 }
 
-/// The two halves of a waypoint.
+/// What a verified token says.
+pub trait Claims: Sync {
+    /// The texts of a claim: by its name, or else by the path that dots part. Empty where the token does not say.
+    fn texts(&self, path: &str) -> Vec<Cow<'_, str>>;
+}
+
+/// The two halves of a waypoint, and layer 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Half {
     /// On the client's node, before an endpoint is chosen.
     Client,
     /// On the application's node, after the request was authorized.
     Destination,
+    /// On the application's node, when a connection begins: requests are not asked about.
+    Connection,
 }
 
 /// The rule around a filter, while it is read.

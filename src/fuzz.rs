@@ -6,9 +6,9 @@
 //! A new parser gets a target here, and seeds. Release builds do not contain this room (the feature `fuzzing`).
 
 use crate::{
-    cni, config, controller, dns, expression, identity, jwt, l4, l7, policy, redirect, resolver,
+    cni, config, controller, dns, expression, identity, jwt, l4, l7, policy, quota, redirect,
 };
-use crate::{source, takeover, trace, tunnel};
+use crate::{resolver, source, takeover, trace, tunnel};
 
 /// What a fuzzer can try.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Target {
 }
 
 /// All of them, with who sends such bytes.
-pub const TARGETS: [Target; 28] = [
+pub const TARGETS: [Target; 29] = [
     // Anybody who can reach 15008.
     Target { name: "connect", run: tunnel::fuzz::connect },
     Target { name: "frames", run: tunnel::fuzz::frames },
@@ -46,6 +46,7 @@ pub const TARGETS: [Target; 28] = [
     Target { name: "keys", run: jwt::fuzz::keys },
     // Agents, and CAs.
     Target { name: "sign_call", run: controller::fuzz::call },
+    Target { name: "exchange", run: quota::fuzz::exchange },
     Target { name: "signing_request", run: identity::fuzz::signing_request },
     Target { name: "issued", run: identity::fuzz::issued },
     Target { name: "revocations", run: identity::fuzz::revocations },

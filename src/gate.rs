@@ -16,13 +16,13 @@ mod tests;
 
 pub use addressed::{Addressed, addressed};
 pub use class::ArrivalClass;
-pub use encrypted::refused_in_the_clear;
+pub use encrypted::{encryption, refused_as_it_is};
 pub use permit::{Ask, Filtered, Permit, Providers, Views, Way};
 
 use std::sync::Arc;
 
 use crate::base::{ObjectKey, Str};
-use crate::filter::{self, Half, HttpFilter};
+use crate::filter::{self, Cx, Half, HttpFilter, Opened, TcpRateLimit};
 use crate::jwt::KeyRing;
 use crate::model::{AppProtocol, Binding, Mode, Served, Service, Waypoint, Workload};
 use crate::policy::{Connection, Guard, PolicySet, Ways, speaks_for};
@@ -53,6 +53,8 @@ pub struct Gate {
     names_clients: bool,
     /// Services that guard this and have filters for the destination.
     filtered: Option<Arc<[Filtered]>>,
+    /// What counts the connections and bytes of services that lead here, by the service. Settled when a connection begins.
+    streams: Vec<(ObjectKey, TcpRateLimit)>,
     needs_http: bool,
     worker: Str,
     /// By which tokens are judged.
@@ -75,6 +77,7 @@ impl PartialEq for Gate {
             waypoint,
             names_clients,
             filtered,
+            streams: _,
             needs_http: _,
             worker: _,
             keys: _,
@@ -241,6 +244,7 @@ impl Gate {
             waypoint: None,
             names_clients: false,
             filtered: None,
+            streams: Vec::new(),
             needs_http: false,
             worker: namespace.clone(),
             keys: world.keys.clone(),
@@ -299,6 +303,7 @@ impl Gate {
         port: u16,
     ) -> bool {
         self.service = Some(service.clone());
+        self.add_streams(service, ways);
         self.add_unaddressed(world, workload, port);
         self.restrict(world, service, ways);
         self.waypoint.is_some()
@@ -329,12 +334,48 @@ impl Gate {
         service: &Service,
         ways: Ways<'_>,
     ) -> Option<&'a Arc<Waypoint>> {
+        self.add_streams(service, ways);
         let waypoint = self.resolve(world, &service.waypoint, "Service", &service.key)?;
         add(&mut self.waypoint_sets, world.service_policies(&service.key), ways);
         add(&mut self.waypoint_sets, canary_policies(world, service), ways);
         self.add_waypoint(world, waypoint, ways);
         self.add_filtered(world, service, ways);
         Some(waypoint)
+    }
+
+    /// What counts the connections to a service, waypoint or not.
+    fn add_streams(&mut self, service: &Service, ways: Ways<'_>) {
+        if service.filters.is_empty() && service.port_filters.is_empty() {
+            return;
+        }
+        let ports = ways();
+        let unknown = ports.is_empty().then_some(&service.filters[..]);
+        let known = ports.iter().map(|way| service.filters_on(way.service_port));
+        for filter in unknown.into_iter().chain(known).flatten() {
+            let HttpFilter::TcpRateLimit(limit) = filter else { continue };
+            if !self.streams.iter().any(|(key, it)| *key == service.key && it == limit) {
+                self.streams.push((service.key.clone(), limit.clone()));
+            }
+        }
+    }
+
+    /// Counts a connection that begins, once it is permitted. Nothing is counted twice: not where requests are parsed either.
+    pub fn begin(&self, connection: &Connection<'_>, workload: &Workload) -> Opened {
+        let mut opened = Opened::default();
+        for (service, limit) in &self.streams {
+            let cx = Cx {
+                port: connection.destination.port(),
+                identity: connection.client,
+                address: connection.source,
+                service: Some(service),
+                pod: &workload.uid,
+                route: None,
+                spread: None,
+                claims: None,
+            };
+            limit.open(&cx, &mut opened);
+        }
+        opened
     }
 
     /// The ports of a service that has filters for the destination, itself or on rules of its own routes.
@@ -350,6 +391,10 @@ impl Gate {
         if !of_all && !ports.iter().any(|port| runs(service.filters_on(*port))) {
             return;
         }
+        let claims = |filters: &[HttpFilter]| filters.iter().any(HttpFilter::reads_claims);
+        let reads_claims = claims(&service.filters)
+            || service.port_filters.iter().any(|it| claims(&it.filters))
+            || routes().flat_map(|route| &route.rules).any(|rule| claims(&rule.filters));
         let mut all: Vec<Filtered> = self.filtered.as_deref().unwrap_or_default().to_vec();
         match all.iter_mut().find(|known| known.service == service.key) {
             Some(known) => known.ports.extend(ports),
@@ -358,7 +403,12 @@ impl Gate {
                     .flat_map(|route| &route.rules)
                     .flat_map(|rule| &rule.filters)
                     .any(|filter| matches!(filter, HttpFilter::ExternalAuth(_)));
-                all.push(Filtered { service: service.key.clone(), ports, authorizes });
+                all.push(Filtered {
+                    service: service.key.clone(),
+                    ports,
+                    authorizes,
+                    reads_claims,
+                });
             }
         }
         self.filtered = Some(all.into());

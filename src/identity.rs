@@ -42,8 +42,8 @@ pub use error::IdentityError;
 pub use issuer::{IssueFuture, Issued, Issuer};
 pub use istio::messages as ca_messages;
 pub use istio::{
-    CONNECT_TIMEOUT as ISTIO_CONNECT_TIMEOUT, CaServer, IstioIssuer, IstioIssuerSettings,
-    REQUEST_TIMEOUT as ISTIO_REQUEST_TIMEOUT,
+    CONNECT_TIMEOUT as ISTIO_CONNECT_TIMEOUT, CaServer, ControllerLink, IstioIssuer,
+    IstioIssuerSettings, REQUEST_TIMEOUT as ISTIO_REQUEST_TIMEOUT,
 };
 pub use local::{DEFAULT_LIFETIME, LocalIssuer, LocalIssuerSettings};
 pub use pem::to_pem;

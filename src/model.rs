@@ -4,10 +4,12 @@
 mod encryption;
 mod ext_authz;
 mod policy;
+mod retry;
 mod route;
 mod service;
 mod stream_route;
 mod string_match;
+mod tables;
 mod telemetry;
 mod waypoint;
 mod workload;
@@ -19,9 +21,10 @@ pub use policy::{
     Operation, PeerAuthentication, PolicyTarget, Rule, Scope, Source, TokenPlace, TokenRule,
     TokenText, Values,
 };
+pub use retry::{DefaultRetry, Retry, RetryCondition, RetryOn};
 pub use route::{
-    Backend, DefaultRetry, Holds, HttpMatch, HttpRoute, HttpRule, MoreMatch, PathMatch, Retry,
-    RouteKind, RouteParent, Timeouts, Without,
+    Backend, Holds, HttpMatch, HttpRoute, HttpRule, MoreMatch, PathMatch, RouteKind, RouteParent,
+    Timeouts, Without,
 };
 pub use service::{
     AppProtocol, Balancing, Canary, Endpoint, PortFilters, PortMapping, Preference, Resolution,
@@ -29,6 +32,7 @@ pub use service::{
 };
 pub use stream_route::{NameMatch, StreamKind, StreamMatch, StreamRoute, StreamRule, StreamRules};
 pub use string_match::StringMatch;
+pub use tables::{Tables, Viewer};
 pub use telemetry::{Observation, Observed, Sides};
 pub use waypoint::{Binding, Waypoint};
 pub use workload::{Canonical, CaptureWishes, Locality, Workload};

@@ -33,7 +33,7 @@ pub mod values;
 
 pub use asked::{Connection, Denial, Request};
 pub use authority::speaks_for;
-pub use bearer::{Bearer, Checked, check, rules as token_rules};
+pub use bearer::{Bearer, Checked, Verified, check, rules as token_rules};
 pub use dialled::{Destination, Guard, Ways};
 pub use facts::{Facts, Principals};
 pub use list::PolicyList;

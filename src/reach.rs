@@ -16,6 +16,7 @@ mod attempts;
 mod endpoint;
 mod judge;
 mod race;
+mod secure;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ use crate::policy::Connection;
 use crate::pool::{Pool, PoolError, TunnelKey};
 use crate::resolver::Resolver;
 use crate::sock::{self, SocketFactory};
+use crate::tls::Protocol;
 use crate::traffic::Keepalive;
 use crate::tunnel::{Baggage, Carrier, ConnectRequest};
 use crate::world::{Judged, WorldStore};
@@ -41,6 +43,7 @@ pub use attempts::Attempts;
 pub use endpoint::{Reached, Unreached};
 use judge::{Leaving, LeavingClass};
 pub use judge::{cut_after_a_change, direct, judge};
+pub use secure::Secured;
 
 /// The settings of this room.
 #[derive(Clone, Debug)]
@@ -149,8 +152,22 @@ impl Reach {
     }
 
     /// A byte stream to an endpoint: through a tunnel if it is in the mesh, else in plaintext. `addressed`: the
-    /// hostname of the service that the client dialled, which selects policies at the destination.
+    /// hostname of the service that the client dialled, which selects policies at the destination. `tls`: what is spoken within TLS
+    /// to the application, where that is demanded.
     pub async fn connect(
+        &self,
+        from: &Downstream<'_>,
+        to: &Picked,
+        addressed: Option<&Str>,
+        tls: Option<(&Secured, Protocol)>,
+    ) -> Result<Carrier, Failure> {
+        let connected = self.connect_within_limits(from, to, addressed).await?;
+        let Some((secured, protocol)) = tls else { return Ok(connected) };
+        // In memory of its own, since few connections have a handshake.
+        Box::pin(self.encrypt(connected, secured, protocol)).await
+    }
+
+    async fn connect_within_limits(
         &self,
         from: &Downstream<'_>,
         to: &Picked,

@@ -18,6 +18,7 @@ mod factory;
 mod namespace;
 mod options;
 mod original;
+mod paced;
 mod passing;
 mod rewind;
 #[cfg(test)]
@@ -32,5 +33,6 @@ pub use factory::{NamespaceSockets, PlainSockets, SocketFactory, connect};
 pub use namespace::{NamespaceId, NetworkNamespace, Place};
 pub use options::{raise_file_limit, set_keepalive, tune_accepted};
 pub use original::{original_destination, unmap};
+pub use paced::{Paced, PacedRead, PacedWrite};
 pub use passing::{Channel, ChannelListener, adopt_listener, duplicate};
 pub use rewind::{Rewind, RewindRead};

@@ -23,7 +23,7 @@ mod store;
 mod translate;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use complaint::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
 pub use directory::{DirectorySource, check};

@@ -34,11 +34,13 @@ mod metrics;
 mod mirror;
 mod notes;
 mod panics;
+mod rate_limits;
 mod records;
 mod request;
 mod rules;
 mod runtimes;
 mod series;
+mod shared_limits;
 mod spans;
 mod tagged;
 mod tags;
@@ -66,9 +68,11 @@ pub use log::{
 pub use metric_set::{Metric, MetricSet};
 pub use mirror::MirrorMetrics;
 pub use panics::report_panics;
+pub use rate_limits::RateLimitMetrics;
 pub use records::{LogRecord, RecordSink};
 pub use request::RequestRecord;
 pub use rules::{AccessRules, Rules, SpanTag};
+pub use shared_limits::SharedLimitMetrics;
 pub use spans::{ExportMetrics, is_attribute};
 pub use tags::{TagChanges, TagRules};
 
@@ -196,6 +200,7 @@ struct Shared {
     runtimes: Runtimes,
     dns: DnsMetrics,
     controller: ControllerMetrics,
+    shared_limits: SharedLimitMetrics,
     cni: CniMetrics,
     mirror: MirrorMetrics,
     spans: Spans,
@@ -204,6 +209,7 @@ struct Shared {
     record_metrics: RecordMetrics,
     authorizer: AuthorizerMetrics,
     jwks: JwksMetrics,
+    rate_limits: RateLimitMetrics,
     access_format: ArcSwapOption<AccessFormat>,
 }
 
@@ -227,24 +233,24 @@ impl Telemetry {
         registry.register_collector(Box::new(runtimes.clone()));
         let controller = ControllerMetrics::default();
         controller.register(&mut registry);
+        let shared_limits = SharedLimitMetrics::default();
+        shared_limits.register(&mut registry);
         let (cni, mirror) = (CniMetrics::default(), MirrorMetrics::default());
         cni.register(&mut registry);
         mirror.register(&mut registry);
-        let span_metrics = SpanMetrics::default();
+        let (span_metrics, record_metrics) = (SpanMetrics::default(), RecordMetrics::default());
         span_metrics.register(&mut registry);
-        let record_metrics = RecordMetrics::default();
         record_metrics.register(&mut registry);
         let (authorizer, jwks) = (AuthorizerMetrics::default(), JwksMetrics::default());
         authorizer.register(&mut registry);
         jwks.register(&mut registry);
+        let rate_limits = RateLimitMetrics::default();
+        rate_limits.register(&mut registry);
         logs.metrics().register(&mut registry);
         let build: Family<[(&str, &str); 2], Gauge> = Family::default();
         build.get_or_create_owned(&BUILD).set(1);
-        registry.register(
-            "istio_build",
-            "Component and version, as Istio's dashboards show it",
-            build,
-        );
+        let help = "Component and version, as Istio's dashboards show it";
+        registry.register("istio_build", help, build);
         registry.register_collector(Box::new(HandshakesCollector));
         registry.register_collector(Box::new(ProcessCollector));
         Self(Arc::new(Shared {
@@ -259,6 +265,7 @@ impl Telemetry {
             health,
             runtimes,
             controller,
+            shared_limits,
             cni,
             mirror,
             spans: Spans::default(),
@@ -267,6 +274,7 @@ impl Telemetry {
             record_metrics,
             authorizer,
             jwks,
+            rate_limits,
             access_format: ArcSwapOption::empty(),
         }))
     }
@@ -348,6 +356,11 @@ impl Telemetry {
         &self.0.authorizer
     }
 
+    /// Metrics of rate limits.
+    pub fn rate_limits(&self) -> &RateLimitMetrics {
+        &self.0.rate_limits
+    }
+
     /// Metrics of fetched keys.
     pub fn jwks(&self) -> &JwksMetrics {
         &self.0.jwks
@@ -376,6 +389,11 @@ impl Telemetry {
     /// Metrics of these records.
     pub fn record_metrics(&self) -> &ExportMetrics {
         &self.0.record_metrics.counters
+    }
+
+    /// Metrics of shared rate limits.
+    pub fn shared_limits(&self) -> &SharedLimitMetrics {
+        &self.0.shared_limits
     }
 
     /// Metrics of the controller.

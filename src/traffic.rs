@@ -7,32 +7,47 @@
 //! connection. What is seen of endpoints takes no lock; a limit that a rule sets is a semaphore, which takes one when a place is
 //! given back.
 
-mod ejections;
+mod attempt;
+pub mod attempts;
 mod hash;
+mod host;
+mod hosts;
+mod latency;
 mod limits;
+mod load;
+mod locality;
 mod policy;
+mod series;
 mod subsets;
+mod table;
 #[cfg(test)]
 mod tests;
-mod totals;
+mod warmup;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::ser::SerializeStruct;
 
 use crate::base::Str;
-pub use ejections::Ejected;
-use ejections::Ejections;
+pub use crate::base::{InProgress, LeastRetries, RetryBudget, Spent};
+pub use attempt::Attempt;
 pub use hash::{Cookie, HashKey, Hashed, of_address};
+pub use host::Host;
+pub use hosts::Ejected;
+use hosts::Hosts;
 use limits::Usage;
 pub use limits::{Keepalive, Limits, Overflow, PerConnection, Place};
+pub use load::{InFlight, Load};
+pub use locality::{Distribute, Failover, LocalityPolicy, PlacePattern};
 pub use policy::{Balancer, OutlierDetection, Policy};
+pub use series::{ServicePort, Totals, totals};
 use subsets::Subsets;
 pub use subsets::{Named, Subset};
-pub use totals::{Totals, totals};
+pub use table::{Group, Member, Table};
+pub use warmup::Warmup;
 
 /// The policies for one service, by the namespace of the clients. Empty for services without a DestinationRule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -43,8 +58,21 @@ pub struct Traffic {
     /// For clients of these, instead; perhaps none.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     namespaces: BTreeMap<Str, Ports>,
+    /// For clients that a rule of their namespace selects, before these. Of several that select a client the first holds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    selected: Vec<Selected>,
     #[serde(skip_serializing_if = "Subsets::is_empty")]
     subsets: Subsets,
+}
+
+/// The policies of a rule with a `workloadSelector`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+struct Selected {
+    namespace: Str,
+    rule: Str,
+    ports: Ports,
+    #[serde(skip_serializing_if = "Named::is_empty")]
+    subsets: Named,
 }
 
 /// The policies for the ports of a service. Ports without one are left out.
@@ -52,7 +80,10 @@ pub type Ports = BTreeMap<u16, Arc<Destination>>;
 
 impl Traffic {
     pub fn is_empty(&self) -> bool {
-        self.everyone.is_empty() && self.namespaces.is_empty() && self.subsets.is_empty()
+        self.everyone.is_empty()
+            && self.namespaces.is_empty()
+            && self.selected.is_empty()
+            && self.subsets.is_empty()
     }
 
     /// The policies for clients of one namespace; `None`: of all that have none of their own.
@@ -68,17 +99,64 @@ impl Traffic {
         self.subsets.set(clients, subsets);
     }
 
-    /// The subsets that a client of this namespace sees.
-    pub fn subsets_of(&self, namespace: &str) -> &Named {
-        self.subsets.of_client(namespace)
+    /// The policies and subsets for clients of a namespace that a rule of it selects. What is set first comes first.
+    pub fn set_selected(&mut self, namespace: Str, rule: Str, ports: Ports, subsets: Named) {
+        self.selected.push(Selected { namespace, rule, ports, subsets });
     }
 
-    /// What holds for a client of this namespace on this port.
-    pub fn of_client(&self, namespace: &str, port: u16) -> Option<&Arc<Destination>> {
+    /// What holds for a client of this namespace, which these rules of it select, on this port.
+    pub fn of_client(
+        &self,
+        namespace: &str,
+        rules: &[Str],
+        port: u16,
+    ) -> Option<&Arc<Destination>> {
         if self.is_empty() {
             return None;
         }
-        self.namespaces.get(namespace).unwrap_or(&self.everyone).get(&port)
+        let ports = match self.selecting(namespace, rules) {
+            Some(selected) => &selected.ports,
+            None => self.namespaces.get(namespace).unwrap_or(&self.everyone),
+        };
+        ports.get(&port)
+    }
+
+    /// The subsets that a client of this namespace, which these rules of it select, sees.
+    pub fn subsets_of(&self, namespace: &str, rules: &[Str]) -> &Named {
+        match self.selecting(namespace, rules) {
+            Some(selected) => &selected.subsets,
+            None => self.subsets.of_client(namespace),
+        }
+    }
+
+    /// The subsets with this name that clients of this namespace see, each of them one.
+    pub fn subsets_named(&self, namespace: &str, name: &str) -> impl Iterator<Item = &Subset> {
+        let selected = self.selected.iter().filter(move |it| it.namespace == namespace);
+        let all = selected.map(|it| &it.subsets).chain([self.subsets.of_client(namespace)]);
+        all.filter_map(move |subsets| subsets.get(name))
+    }
+
+    fn selecting(&self, namespace: &str, rules: &[Str]) -> Option<&Selected> {
+        let is_for = |selected: &&Selected| {
+            selected.namespace == namespace && rules.contains(&selected.rule)
+        };
+        // Nearly no client is selected by any.
+        let selected = if rules.is_empty() { &[] } else { &self.selected[..] };
+        selected.iter().find(is_for)
+    }
+
+    /// Those that want to know which endpoints there are, with their ports and the subsets that have the endpoints.
+    pub fn listening(&self) -> impl Iterator<Item = (u16, Option<&Subset>, &Arc<Destination>)> {
+        let ports = std::iter::once(&self.everyone).chain(self.namespaces.values());
+        let ports = ports.chain(self.selected.iter().map(|selected| &selected.ports));
+        let subsets = self.subsets.all().chain(self.selected.iter().map(|it| &it.subsets));
+        let of_subsets = subsets.flat_map(Named::values);
+        let all = ports.map(|ports| (None, ports));
+        let all = all.chain(of_subsets.map(|subset| (Some(subset), &subset.ports)));
+        let all = all.flat_map(|(subset, ports)| {
+            ports.iter().map(move |(port, destination)| (*port, subset, destination))
+        });
+        all.filter(|(.., destination)| destination.listens())
     }
 
     /// Keeps what was seen of endpoints under the same policy.
@@ -87,6 +165,14 @@ impl Traffic {
         for (namespace, ports) in &mut self.namespaces {
             if let Some(before) = before.namespaces.get(namespace) {
                 inherit(ports, before);
+            }
+        }
+        for selected in &mut self.selected {
+            let id = (&selected.namespace, &selected.rule);
+            let same = before.selected.iter().find(|it| (&it.namespace, &it.rule) == id);
+            if let Some(before) = same {
+                inherit(&mut selected.ports, &before.ports);
+                subsets::inherit(&mut selected.subsets, &before.subsets);
             }
         }
         self.subsets.inherit(&before.subsets);
@@ -101,21 +187,18 @@ fn inherit(ports: &mut Ports, before: &Ports) {
     }
 }
 
-/// 2^64 divided by the golden ratio.
-const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-
 /// One port of a service, for clients under one policy.
 #[derive(Debug)]
 pub struct Destination {
     /// The service and its port, for the log.
     name: Str,
     policy: Policy,
-    /// Endpoints that were taken in turn.
-    turns: AtomicU64,
-    /// Where the policy has outlier detection.
-    ejections: Option<Ejections>,
+    /// Where the policy needs to know something of single endpoints.
+    hosts: Option<Hosts>,
     /// Where the policy limits connections.
     usage: Option<Usage>,
+    /// Where the policy has a retry budget.
+    spent: Option<Arc<Spent>>,
 }
 
 /// How an attempt at an endpoint ended, as far as it tells something about the endpoint.
@@ -129,38 +212,62 @@ pub enum Heard {
     Failed,
 }
 
+impl Heard {
+    fn fails(self) -> bool {
+        match self {
+            Heard::Status(status) => status >= 500,
+            Heard::Accepted => false,
+            Heard::Failed => true,
+        }
+    }
+}
+
 impl Destination {
+    /// One that counts for itself, for the metrics of nobody.
     pub fn new(name: Str, policy: Policy) -> Self {
-        let ejections = policy.outliers.as_ref().map(|_| Ejections::default());
+        Self::counted(name, policy, Arc::default())
+    }
+
+    /// The policy for a port of a service.
+    pub fn of(name: Str, port: &ServicePort, policy: Policy) -> Self {
+        let series = match policy.outliers {
+            Some(_) => series::of(port),
+            None => Arc::default(),
+        };
+        Self::counted(name, policy, series)
+    }
+
+    fn counted(name: Str, policy: Policy, series: Arc<series::Series>) -> Self {
+        let hosts = Hosts::of(&policy, series);
         let usage = policy.limits.as_deref().map(Usage::of);
-        Self { name, policy, turns: AtomicU64::new(0), ejections, usage }
+        let spent = policy.budget.as_deref().map(Spent::of);
+        Self { name, policy, hosts, usage, spent }
     }
 
     pub fn balancer(&self) -> Option<&Balancer> {
         self.policy.balancer.as_ref()
     }
 
-    /// Whose turn it is among so many endpoints: a place below the sum of their weights. `None` without endpoints.
-    pub fn place_of_turn(&self, endpoints: usize, weight: u64) -> Option<u64> {
-        if weight == 0 {
-            return None;
-        }
-        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
-        if weight == endpoints as u64 {
-            return Some(turn % weight);
-        }
-        // Steps of the golden ratio: every stretch of turns is spread evenly, so that a heavy endpoint is not taken in bursts.
-        let step = u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(weight);
-        u64::try_from(step >> 64).ok()
+    pub fn locality(&self) -> Option<&LocalityPolicy> {
+        self.policy.locality.as_deref()
+    }
+
+    pub fn measures_latency(&self) -> bool {
+        self.policy.balancer == Some(Balancer::PeakEwma)
     }
 
     pub fn limits(&self) -> Option<&Limits> {
         self.policy.limits.as_deref()
     }
 
-    /// Whether requests need a place.
+    /// Whether requests need a place, or count for the budget of retries.
     pub fn limits_requests(&self) -> bool {
-        self.usage.as_ref().is_some_and(Usage::limits_requests)
+        self.spent.is_some() || self.usage.as_ref().is_some_and(Usage::limits_requests)
+    }
+
+    /// The budget of retries, where there is one.
+    pub fn budget(&self) -> Option<&Arc<Spent>> {
+        self.spent.as_ref()
     }
 
     /// The place of a connection of layer 4; `None` where there is no limit.
@@ -176,31 +283,69 @@ impl Destination {
         place.map_err(|field| self.overflow(field))
     }
 
-    /// The place of a retry.
-    pub fn retry(&self) -> Result<Option<Box<Place>>, Overflow> {
-        let Some(usage) = &self.usage else { return Ok(None) };
-        usage.retry().map_err(|field| self.overflow(field))
+    /// Whether its policy bounds retries.
+    pub fn limits_retries(&self) -> bool {
+        self.spent.is_some() || self.limits().is_some_and(|limits| limits.max_retries.is_some())
+    }
+
+    /// The place of a retry. As in Envoy a budget holds instead of a limit.
+    pub fn retry(&self) -> Result<RetryPlace, Overflow> {
+        if let Some(spent) = &self.spent {
+            let overflow = || Overflow { field: "retryBudget", by: spent.by().clone() };
+            let counted = spent.retry().ok_or_else(overflow)?;
+            return Ok(RetryPlace { _place: None, _counted: Some(counted) });
+        }
+        let Some(usage) = &self.usage else { return Ok(RetryPlace::default()) };
+        let place = usage.retry().map_err(|field| self.overflow(field))?;
+        Ok(RetryPlace { _place: place, _counted: None })
     }
 
     fn overflow(&self, field: &'static str) -> Overflow {
         Overflow { field, by: self.policy.by.clone() }
     }
 
-    /// Whether it wants to hear how attempts ended.
+    /// Whether it wants to know which endpoints there are, and how attempts at them ended.
     pub fn listens(&self) -> bool {
-        self.ejections.is_some()
+        self.hosts.is_some()
     }
 
-    /// Notes how an attempt ended. `pool`: how many endpoints there were to select from.
-    pub fn heard(&self, endpoint: SocketAddr, heard: Heard, pool: u32) {
-        if let (Some(ejections), Some(outliers)) = (&self.ejections, &self.policy.outliers) {
-            ejections.heard(&self.name, outliers, endpoint, heard, pool);
+    /// These are the endpoints at present, each with whether it is ready. One that becomes ready later is a new one.
+    pub fn follow(&self, endpoints: &[(SocketAddr, bool)]) {
+        if let Some(hosts) = &self.hosts {
+            hosts.follow(&self.policy, endpoints);
         }
+    }
+
+    /// What is known of these endpoints, in their order; `None` where nothing needs to be.
+    pub fn records(&self, endpoints: &[SocketAddr]) -> Option<Vec<Arc<Host>>> {
+        self.hosts.as_ref().map(|hosts| hosts.records(&self.policy, endpoints))
+    }
+
+    /// Whether some endpoint gets no requests at present, or only one.
+    pub fn are_some_out(&self) -> bool {
+        self.hosts.as_ref().is_some_and(|hosts| hosts.are_some_out(&self.name))
+    }
+
+    /// Gives what is asked for the part of its share that an endpoint gets at present. `None`: each its whole share, as nearly
+    /// always.
+    pub fn parts(&self) -> Option<impl Fn(&Host) -> f32 + use<'_>> {
+        let warmup = self.policy.warmup.as_ref()?;
+        let now = self.hosts.as_ref()?.warming()?;
+        Some(move |host: &Host| match host.warming_since() {
+            0 => 1.0,
+            since => warmup.part(Duration::from_millis(now.saturating_sub(since))),
+        })
+    }
+
+    /// Gives what one more request costs at an endpoint with so many in flight.
+    pub fn costs(&self) -> Option<impl Fn(&Host, u32) -> f32 + use<>> {
+        let now = self.hosts.as_ref().filter(|_| self.measures_latency())?.now();
+        Some(move |host: &Host, in_flight| latency::cost(host.latency.estimate(now), in_flight))
     }
 
     /// The endpoints that no request goes to at present; `None` if there are none, as nearly always.
     pub fn ejected(&self) -> Option<Arc<Ejected>> {
-        self.ejections.as_ref()?.current(&self.name)
+        self.hosts.as_ref()?.current(&self.name)
     }
 
     /// Whether so many of `pool` endpoints may be left out.
@@ -216,6 +361,20 @@ impl Destination {
     }
 }
 
+/// A retry among those that a destination may have at once; given back when dropped.
+#[derive(Debug, Default)]
+pub struct RetryPlace {
+    _place: Option<Box<Place>>,
+    _counted: Option<InProgress>,
+}
+
+/// In a budget that is no destination's.
+impl From<InProgress> for RetryPlace {
+    fn from(counted: InProgress) -> Self {
+        Self { _place: None, _counted: Some(counted) }
+    }
+}
+
 /// By what was written: what was seen is not part of it.
 impl PartialEq for Destination {
     fn eq(&self, other: &Self) -> bool {
@@ -228,15 +387,24 @@ impl Eq for Destination {}
 impl serde::Serialize for Destination {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let ejected = self.ejected();
-        let mut shown = to.serialize_struct("Destination", 2)?;
-        shown.serialize_field("policy", &self.policy)?;
+        let shown = self.hosts.as_ref().map(|hosts| hosts.shown(&self.policy)).unwrap_or_default();
+        let mut shape = to.serialize_struct("Destination", 3)?;
+        shape.serialize_field("policy", &self.policy)?;
         match &ejected {
             Some(ejected) => {
                 let list: Vec<String> = ejected.endpoints().map(|it| it.to_string()).collect();
-                shown.serialize_field("ejected", &list)?;
+                shape.serialize_field("ejected", &list)?;
             }
-            None => shown.skip_field("ejected")?,
+            None => shape.skip_field("ejected")?,
         }
-        shown.end()
+        match shown.is_empty() {
+            true => shape.skip_field("endpoints")?,
+            false => shape.serialize_field("endpoints", &shown)?,
+        }
+        shape.end()
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
 }

@@ -14,7 +14,6 @@ pub(crate) mod fixture;
 mod index;
 mod judged;
 mod labels;
-mod load;
 mod observed;
 mod owners;
 mod shards;
@@ -23,10 +22,10 @@ mod tests;
 mod touched;
 mod watched;
 
+pub use crate::traffic::{InFlight, Load};
 pub use attached::Attached;
 pub use judged::{Classed, Judged, JudgementChanges};
 pub use labels::{labels_of, service_labels};
-pub use load::{InFlight, Load};
 pub use owners::Owner;
 
 use std::sync::Arc;

@@ -38,6 +38,7 @@ pub async fn run(size: Size, kubeconfig: &Path) -> Result<()> {
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
         public_service_entries: Vec::new(),
+        tls_directory: None,
         revisions: vec!["default".into()],
         missing_waypoint: isthmus::config::MissingWaypoint::Refuse,
         tracing: std::sync::Arc::default(),

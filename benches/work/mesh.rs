@@ -37,6 +37,7 @@ pub fn with(pods: usize, more: impl IntoIterator<Item = Value>) -> Result<Mesh> 
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
         public_service_entries: Vec::new(),
+        tls_directory: None,
         revisions: vec!["default".into()],
         missing_waypoint: isthmus::config::MissingWaypoint::Refuse,
         tracing: std::sync::Arc::default(),

@@ -97,7 +97,7 @@ fn istio_settings(settings: &Settings) -> IstioIssuerSettings {
     }
 }
 
-fn controller_settings(settings: &Settings) -> IstioIssuerSettings {
+pub(super) fn controller_settings(settings: &Settings) -> IstioIssuerSettings {
     IstioIssuerSettings {
         server: CaServer::Controller,
         address: settings.identity.controller_address.clone(),

@@ -12,6 +12,7 @@ use super::settings::{LOG_FLUSH, addresses, translate_settings};
 use crate::admin::{Admin, ConnectionFilter, Dump, Readiness, Servers};
 use crate::config::Settings;
 use crate::controller::Controller;
+use crate::quota::broker::Census;
 use crate::source;
 use crate::takeover::Inherited;
 use crate::telemetry::{self, Logs, Telemetry};
@@ -116,6 +117,7 @@ impl Dump for View {
             "version": env!("CARGO_PKG_VERSION"),
             "leads": self.controller.leadership().is_held(),
             "ca": self.controller.ca_status(),
+            "exchange": self.controller.exchange(),
         })
     }
 
@@ -130,6 +132,12 @@ impl Dump for View {
 
     fn refresh(&self) {
         let leads = self.controller.leadership().is_held();
-        self.telemetry.controller().leads.set(leads.into());
+        let metrics = self.telemetry.controller();
+        metrics.leads.set(leads.into());
+        let Census { nodes, limits, keys } = self.controller.exchange();
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.exchange_nodes.set(count(nodes));
+        metrics.exchange_limits.set(count(limits));
+        metrics.exchange_keys.set(count(keys));
     }
 }

@@ -105,6 +105,7 @@ pub fn translate_settings(settings: &Settings) -> TranslateSettings {
         cluster_domain: settings.cluster_domain.clone(),
         root_namespace: settings.root_namespace.clone(),
         public_service_entries: settings.public_service_entries.clone(),
+        tls_directory: settings.tls.directory.clone(),
         revisions: settings.revisions.clone(),
         missing_waypoint: settings.missing_waypoint,
         tracing: Arc::new(tracing(&settings.tracing)),

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::dump::{self, Parts};
-use super::issuers;
+use super::{issuers, shared_limits};
 use crate::admin::{ConnectionFilter, Dump, MAX_CONNECTIONS_SHOWN};
 use crate::base::ObjectKey;
 use crate::config::Settings;
@@ -16,6 +17,7 @@ use crate::l7::Workers;
 use crate::model::{Binding, Mesh, Waypoint, Workload};
 use crate::node::Node;
 use crate::pool::Pool;
+use crate::quota::client::State;
 use crate::source::{Complaint, LastRead};
 use crate::telemetry::{Peer, Telemetry};
 use crate::world::WorldStore;
@@ -30,6 +32,7 @@ pub(super) struct View {
     pub(super) telemetry: Telemetry,
     pub(super) workers: Arc<Workers>,
     pub(super) source: LastRead,
+    pub(super) shared_limits: Arc<Mutex<State>>,
     pub(super) complaints: ArcSwap<Vec<Complaint>>,
 }
 
@@ -91,7 +94,9 @@ impl Dump for View {
             connections: &connections[..shown],
             complaints: &self.complaints.load(),
         };
-        parts.dump()
+        let mut dump = parts.dump();
+        dump["sharedLimits"] = shared_limits::status(&self.shared_limits.lock());
+        dump
     }
 
     fn connections(&self, filter: &ConnectionFilter) -> Value {
@@ -113,6 +118,8 @@ impl Dump for View {
         let world = self.world.snapshot();
         let mesh = &world.mesh;
         let (complaints, keys) = (self.complaints.load(), issuers::faults(&world));
+        let limits = self.shared_limits.lock().clone();
+        let faults = [keys, shared_limits::faults(&limits)].concat();
         json!({
             "node": self.settings.node,
             "version": env!("CARGO_PKG_VERSION"),
@@ -124,9 +131,10 @@ impl Dump for View {
                 "policies": mesh.policies.len(),
                 "tunnels": self.pool.tunnels(),
             },
+            "sharedLimits": shared_limits::status(&limits),
             "workloads": self.local_workloads(),
             "waypoints": mesh.waypoints.iter().map(|it| waypoint_row(it)).collect::<Vec<_>>(),
-            "complaints": complaints.iter().chain(&keys).map(|it| json!({
+            "complaints": complaints.iter().chain(&faults).map(|it| json!({
                 "severity": it.severity.to_string(),
                 "complaint": it.to_string(),
             })).collect::<Vec<_>>(),
@@ -152,6 +160,7 @@ impl Dump for View {
         metrics.certificate_soonest_expiry.set(self.soonest_expiry());
         metrics.pool_connections.set(count(self.pool.tunnels()));
         metrics.source_complaints.set(count(self.complaints.load().len()));
+        shared_limits::refresh(self.telemetry.shared_limits(), &self.shared_limits.lock());
         let health = self.telemetry.health();
         health.pool_streams.set(count(self.pool.streams()));
         let failing = certificates.iter().filter(|it| it.failures > 0).count();

@@ -7,8 +7,9 @@ use http::StatusCode;
 
 use crate::base::ports;
 use crate::model::Workload;
-use crate::traffic::{Destination, Heard, Limits, Overflow, Place};
-use crate::world::InFlight;
+use crate::traffic::{
+    Attempt, Destination, Heard, InFlight, InProgress, Limits, Load, Overflow, Place,
+};
 
 /// A selected endpoint; counts as a request in flight until dropped.
 #[derive(Debug)]
@@ -24,12 +25,13 @@ pub struct Picked {
 /// The policy that an endpoint was selected under.
 #[derive(Debug)]
 struct Under {
-    /// Hears how the attempt ended, if it wants to.
     destination: Arc<Destination>,
-    /// How many endpoints there were to select from.
-    pool: u32,
+    /// Hears how the attempt ended, where the policy wants to know.
+    attempt: Option<Attempt>,
     /// In the limits of the policy.
     place: Option<Box<Place>>,
+    /// For the budget of retries.
+    counted: Option<InProgress>,
 }
 
 /// What a connection or request in progress holds.
@@ -85,12 +87,21 @@ impl Picked {
         Self { address, workload, in_flight: None, under: None }
     }
 
-    /// With the destination that hears of it, which had so many endpoints.
-    pub(super) fn under(self, destination: Option<&Arc<Destination>>, pool: u32) -> Self {
-        let under = destination.map(|destination| {
-            Box::new(Under { destination: destination.clone(), pool, place: None })
-        });
-        Self { under, ..self }
+    /// An endpoint that counts its load.
+    pub(super) fn of(
+        address: SocketAddr,
+        workload: Option<Arc<Workload>>,
+        load: Option<&Arc<Load>>,
+    ) -> Self {
+        let in_flight = load.map(|load| load.begin());
+        Self { address, workload, in_flight, under: None }
+    }
+
+    /// Selected under the destination's policy.
+    pub(super) fn under(self, destination: &Arc<Destination>, attempt: Option<Attempt>) -> Self {
+        let destination = destination.clone();
+        let under = Under { destination, attempt, place: None, counted: None };
+        Self { under: Some(Box::new(under)), ..self }
     }
 
     /// In the mesh: reached by HBONE only, never in plaintext, and authorized on its own node.
@@ -126,9 +137,18 @@ impl Picked {
     /// Takes a place for a request, which may wait for it.
     pub async fn take_request(&mut self, has_own_connection: bool) -> Result<(), Overflow> {
         if let Some(under) = &mut self.under {
+            // Counted while it waits, too.
+            under.counted = under.destination.budget().map(|spent| spent.request());
             under.place = under.destination.request(has_own_connection).await?;
         }
         Ok(())
+    }
+
+    /// The first endpoint of a request: it arrives, as far as the budget of retries counts that.
+    pub fn arrives(&self) {
+        if let Some(spent) = self.under.as_ref().and_then(|under| under.destination.budget()) {
+            spent.arrives();
+        }
     }
 
     /// What it holds, for what is in progress to hold.
@@ -140,13 +160,18 @@ impl Picked {
     /// until this is dropped. An attempt that is dropped before its end was abandoned by the client, and says nothing
     /// about the endpoint.
     pub fn ended(&mut self, how: Ended) {
-        if let (Some(under), Some(heard)) = (&self.under, how.heard()) {
-            under.destination.heard(self.address, heard, under.pool);
+        if let Some(under) = &mut self.under
+            && let Some(mut attempt) = under.attempt.take()
+            && let Some(heard) = how.heard()
+        {
+            attempt.heard(heard);
         }
         if !matches!(how, Ended::Served | Ended::Answered(_)) {
             tracing::debug!(endpoint = %self.address, ended = ?how, "an attempt failed");
             self.in_flight = None;
-            self.under.iter_mut().for_each(|under| under.place = None);
+            if let Some(under) = &mut self.under {
+                (under.place, under.counted) = (None, None);
+            }
         }
     }
 }

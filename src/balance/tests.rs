@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::model::{Balancing, Locality};
+use crate::model::{Balancing, Locality, Preference};
 use crate::world::fixture::{Fixture, key, service, workload};
 
 fn three() -> Arc<World> {
@@ -322,4 +322,7 @@ fn a_workload_is_known_by_its_address_written_as_ipv6() {
     }
 }
 
+mod latency;
+mod locality;
 mod policies;
+mod subsets;

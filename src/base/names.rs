@@ -1,9 +1,13 @@
 //! Shared strings and the name of an object.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// A reference-counted string: eight bytes, cloned without an allocation, literals without a count.
 pub type Str = arcstr::ArcStr;
+
+/// Labels with their values.
+pub type LabelMap = BTreeMap<Str, Str>;
 
 /// Namespace and name: what identifies an object of a known kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]

@@ -32,6 +32,25 @@ macro_rules! reasons {
                     $(Reason::$reason => $flag,)*
                 }
             }
+
+            /// The flags of a request that failed, and of which this is to be said besides, in Envoy's order. Other marks than
+            /// those of retries are said of requests that do not fail.
+            pub fn flag_beside(self, mark: Reason) -> &'static str {
+                match (self, mark) {
+                    $(
+                        (Reason::$reason, Reason::RetryLimit) => concat!($flag, ",URX"),
+                        (Reason::$reason, Reason::Overflow) => concat!($flag, ",UO"),
+                    )*
+                    (Reason::None, mark) => mark.flag(),
+                    (reason, _) => reason.flag(),
+                }
+            }
+
+            /// Every value of `response_flags`.
+            pub fn all_flags() -> impl Iterator<Item = &'static str> {
+                let beside = [Reason::None, Reason::RetryLimit, Reason::Overflow];
+                Self::ALL.iter().flat_map(move |reason| beside.map(|it| reason.flag_beside(it)))
+            }
         }
     };
 }
@@ -89,6 +108,10 @@ reasons! {
     /// A timeout expired.
     Timeout: "UT",
         "A deadline passed. Check how long the destination takes.";
+    /// The time that the client gave one attempt passed before its response had ended.
+    StreamDuration: "UMSDR",
+        "The time passed that the client gives one attempt, with all of its response, in the header \
+         `x-envoy-upstream-stream-duration-ms`.";
     /// The peer's request is malformed or not permitted.
     BadRequest: "DPE",
         "The peer asked for something that could not be understood or may not be asked for: a port of the agent's own, an \
@@ -106,15 +129,28 @@ reasons! {
         "The client's `outboundTrafficPolicy` is REGISTRY_ONLY, and no Service, ServiceEntry or pod that it sees has the address \
          and port. Add a ServiceEntry that it sees (`exportTo`), dial the name rather than an address, or set ALLOW_ANY in \
          MeshConfig or a Sidecar.";
-    /// An object requires a kind of encryption that is not supported.
+    /// An object requires encryption that cannot be had.
     Unencrypted: "NO_TLS",
-        "A DestinationRule or BackendTLSPolicy (`error` names it) wants TLS to the destination, which is not carried out; \
-         traffic is refused rather than sent without it. Let clients speak TLS themselves, and delete the object or set \
-         its mode to DISABLE.";
+        "A DestinationRule or BackendTLSPolicy (`error` names it) wants TLS to the destination, and its certificates, keys or \
+         names cannot be used, or no tunnel leads there (ISTIO_MUTUAL); traffic is refused rather than sent without it. Check \
+         what `isthmus status` and the object's status say of it.";
+    /// The TLS handshake with an application, or a server outside of the mesh, failed.
+    ApplicationTls: "TLS_ORIGINATION",
+        "The destination did not agree on TLS as a DestinationRule or BackendTLSPolicy wants it; `error` or \
+         `response_code_details` says why. Check the server's certificate against the object's CA and names, and whether it \
+         speaks the protocol (ALPN).";
+    /// The request was retried as often as its policy permits, and the last attempt failed as well.
+    RetryLimit: "URX",
+        "A request was sent as often as the retry policy of its route or of the mesh permits, and no response was good enough. \
+         The one that the client got is the last; check the application.";
     /// A policy's rate limit was reached.
     RateLimited: "RL",
-        "A TrafficPolicy's rate limit was reached; `response_code_details` names it. Check which clients send so many \
-         requests, and the limit.";
+        "A TrafficPolicy's rate limit was reached; `response_code_details`, or `error` of a connection, names it. Check which \
+         clients send so many requests, and the limit.";
+    /// A rate limit service could not be asked.
+    RateLimitServiceError: "RLSE",
+        "The rate limit service of a TrafficPolicy could not be asked; `response_code_details` names it. Check that it runs \
+         and that its AuthorizationPolicies admit the workloads that ask; `failOpen` says what becomes of requests meanwhile.";
     /// A policy injected an abort instead of forwarding the request.
     FaultInjected: "FI",
         "A TrafficPolicy injected a failure; `response_code_details` names it. Delete its `fault` when the trial is over.";

@@ -33,6 +33,16 @@ pub(super) fn table(json: &str) -> anyhow::Result<String> {
         counts["policies"],
         counts["tunnels"]
     )?;
+    let shared = &status["sharedLimits"];
+    if shared["limits"].as_u64().is_some_and(|limits| limits > 0) {
+        writeln!(
+            text,
+            "{} shared rate limits, {} of them exchanged with other nodes; the controller: {}",
+            shared["limits"],
+            shared["exchanged"],
+            text_of(&shared["link"])
+        )?;
+    }
     rows(
         &mut text,
         "WORKLOADS OF THIS NODE",

@@ -8,6 +8,7 @@ mod jwks;
 mod layer4;
 mod layer7;
 mod node;
+mod tls;
 mod tracing;
 
 pub use addresses::{AdminSettings, LogSettings, MetricsSettings, ReadinessSettings};
@@ -20,6 +21,7 @@ pub use node::{
     CniSettings, DnsSettings, DrainSettings, SourceKind, SourceSettings, TakeoverSettings,
     WorkloadsSettings,
 };
+pub use tls::TlsSettings;
 pub use tracing::{Otlp, TracingSettings};
 
 use super::check;
@@ -99,6 +101,7 @@ section! {
         ..log: LogSettings,
         ..tracing: TracingSettings,
         ..jwks: JwksSettings,
+        ..tls: TlsSettings,
         ..layer4: Layer4Settings,
         ..layer7: Layer7Settings,
         ..pool: PoolSettings,

@@ -44,6 +44,11 @@ const _: () = assert!(RENEW_DEADLINE.as_secs() + STOP_WITHIN.as_secs() < LEASE_D
 pub struct Leadership(Arc<AtomicBool>);
 
 impl Leadership {
+    #[cfg(test)]
+    pub(super) fn of(held: bool) -> Self {
+        Self(Arc::new(AtomicBool::new(held)))
+    }
+
     pub fn is_held(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -21,8 +21,9 @@ mod server;
 mod service;
 mod serving;
 mod standing;
+mod talk;
 #[cfg(test)]
 mod tests;
-mod throttle;
+pub(super) mod throttle;
 
 pub(super) use server::Server;

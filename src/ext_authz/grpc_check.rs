@@ -5,23 +5,19 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HOST, TE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
-use prost::Message;
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 
 use super::messages::{
     Address, AttributeContext, CheckRequest, CheckResponse, HeaderValueOption, HttpRequest,
     HttpResponse, OkResponse, Peer, RequestAttributes, SocketAddressMessage, Timestamp,
 };
-use super::{About, Changes, Refusal, Verdict, is_listed, may_set};
+use super::{About, Changes, Refusal, Verdict, grpc, is_listed, may_set};
 use crate::base::Identity;
 use crate::model::StringMatch;
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
-
-/// The length of what stands before a message: whether it is compressed, and how long it is.
-const PREFIX: usize = 5;
 
 /// Envoy's: replaces a header; 0 adds to it.
 const ADD_IF_ABSENT: i32 = 1;
@@ -47,20 +43,7 @@ pub struct Shown<'a> {
 /// The request to the provider.
 pub fn check(about: &About<'_>, ends: Ends<'_>, host: &str, shown: Shown<'_>) -> Request<Bytes> {
     let message = CheckRequest { attributes: Some(attributes(about, ends, shown)) };
-    let mut framed = BytesMut::with_capacity(PREFIX + message.encoded_len());
-    framed.put_u8(0);
-    framed.put_u32(u32::try_from(message.encoded_len()).unwrap_or(u32::MAX));
-    framed.extend_from_slice(&message.encode_to_vec());
-    let mut request = Request::new(framed.freeze());
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = Uri::from_static(CHECK);
-    let headers = request.headers_mut();
-    if let Ok(host) = HeaderValue::from_str(host) {
-        headers.insert(HOST, host);
-    }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(TE, HeaderValue::from_static("trailers"));
-    request
+    grpc::request(CHECK, host, &message)
 }
 
 fn attributes(about: &About<'_>, ends: Ends<'_>, shown: Shown<'_>) -> AttributeContext {
@@ -129,17 +112,7 @@ fn peer(address: SocketAddr, identity: Option<&Identity>) -> Peer {
 
 /// What the provider's response means for a request with these headers. `status`: of gRPC.
 pub fn verdict(asked: &HeaderMap, status: Option<u32>, body: &[u8]) -> Result<Verdict, String> {
-    match status {
-        Some(0) => {}
-        Some(status) => return Err(format!("it answers with the status {status} of gRPC")),
-        None => return Err("its answer is none of gRPC".to_owned()),
-    }
-    let message = match body.split_at_checked(PREFIX) {
-        Some(([0, length @ ..], message)) if is_length(length, message.len()) => message,
-        _ => return Err("its answer is not one message of gRPC".to_owned()),
-    };
-    let answer = CheckResponse::decode(message)
-        .map_err(|error| format!("its answer cannot be read: {error}"))?;
+    let answer: CheckResponse = grpc::answer(status, body)?;
     let code = answer.status.map(|status| status.code).unwrap_or_default();
     match (code, answer.response) {
         (0, None) => Ok(Verdict::Allow(Changes::default())),
@@ -163,11 +136,6 @@ pub fn verdict(asked: &HeaderMap, status: Option<u32>, body: &[u8]) -> Result<Ve
             Ok(Verdict::Deny(Refusal { status, headers, body: Bytes::new() }))
         }
     }
-}
-
-fn is_length(bytes: &[u8], length: usize) -> bool {
-    let told = bytes.try_into().map(u32::from_be_bytes).ok();
-    told.and_then(|told| usize::try_from(told).ok()) == Some(length)
 }
 
 fn changes(asked: &HeaderMap, ok: &OkResponse) -> Result<Changes, String> {

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
+use super::Charges;
 use crate::base::{PolicyNote, Reason};
 
 /// An answer that a filter gives instead of the application.
@@ -37,10 +38,30 @@ impl Answer {
 pub enum Flow {
     Next,
     Answer(Answer),
-    /// The request continues, and its record gets this note.
-    Note(PolicyNote),
+    /// The request continues, and this goes with it. Only such requests pay for the box.
+    Pass(Box<Passing>),
     /// The filter waits. Only such filters pay for the box.
     Wait(Pin<Box<dyn Future<Output = Waited> + Send>>),
+}
+
+/// What goes with a request that continues.
+#[derive(Debug, Default)]
+pub struct Passing {
+    /// For the request's record.
+    pub notes: Vec<PolicyNote>,
+    /// What its response will cost.
+    pub charges: Option<Charges>,
+    /// For the response.
+    pub headers: HeaderMap,
+}
+
+impl Passing {
+    pub fn into_flow(self) -> Flow {
+        if self.notes.is_empty() && self.charges.is_none() && self.headers.is_empty() {
+            return Flow::Next;
+        }
+        Flow::Pass(Box::new(self))
+    }
 }
 
 /// A filter's decision after it has waited.

@@ -270,7 +270,16 @@ mod tests {
         let uri = Uri::from_static("/");
         let mut head = RequestHead { method: &Method::GET, uri: &uri, headers: &mut headers };
         let address = "10.0.0.1".parse().unwrap();
-        let cx = Cx { port: 80, identity: None, address, service: None, pod: "", route: None };
+        let cx = Cx {
+            port: 80,
+            identity: None,
+            address,
+            service: None,
+            pod: "",
+            route: None,
+            spread: None,
+            claims: None,
+        };
         fault.request(&mut head, &cx)
     }
 

@@ -133,6 +133,15 @@ macro_rules! filters {
                 }
             }
 
+            /// See [`Filter::reads_claims`].
+            pub fn reads_claims(&self) -> bool {
+                match self {
+                    $(Self::$variant(filter) => filter.reads_claims(),)*
+                    $(Self::$policy(filter) => filter.reads_claims(),)*
+                    $(Self::$virtual(filter) => filter.reads_claims(),)*
+                }
+            }
+
             fn volatile(&self) -> &[HeaderName] {
                 match self {
                     $(Self::$variant(filter) => filter.volatile(),)*

@@ -22,7 +22,16 @@ impl RuleContext for AnyRule {
 
 fn cx() -> Cx<'static> {
     let address = "10.0.0.1".parse().unwrap();
-    Cx { port: 80, identity: None, address, service: None, pod: "", route: None }
+    Cx {
+        port: 80,
+        identity: None,
+        address,
+        service: None,
+        pod: "",
+        route: None,
+        spread: None,
+        claims: None,
+    }
 }
 
 /// All samples, each read by itself, with the field they stand in.

@@ -53,13 +53,18 @@ impl Gate {
             Ok(decided) => decided,
             Err(denial) => return Err(Denial { notes, ..denial }),
         };
+        let waypoint = sides.guarding.principals.waypoint.cloned();
+        let policy = policy.cloned();
+        let (told, bearer) = checked.into_parts();
+        let is_read = self.filtered.iter().flat_map(|it| it.iter()).any(|it| it.reads_claims);
         Ok(Permit {
-            waypoint: sides.guarding.principals.waypoint.cloned(),
+            waypoint,
             names_client: self.names_clients,
-            policy: policy.cloned(),
+            policy,
             notes,
             filtered: self.filtered.clone(),
-            told: checked.into_told(),
+            bearer: bearer.filter(|_| is_read).map(Box::new),
+            told,
             asks,
         })
     }

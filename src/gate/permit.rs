@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::base::{Identity, ObjectKey, PolicyNote};
 use crate::ext_authz::Mutations;
 use crate::model::{ExtAuthz, Service, Workload};
-use crate::policy::{Request, Told, speaks_for};
+use crate::policy::{Request, Told, Verified, speaks_for};
 
 /// A request that a route may have changed on its way. Policies of the namespace that the addressed service belongs to see it
 /// as it was sent, all others as it arrives.
@@ -78,6 +78,8 @@ pub struct Permit {
     pub notes: Vec<PolicyNote>,
     /// Services whose filters the destination asks, for each request.
     pub filtered: Option<Arc<[Filtered]>>,
+    /// Whose claims some of these filters read.
+    pub bearer: Option<Box<Verified>>,
     /// What the request is to become by its token.
     pub told: Option<Box<Told>>,
     /// Providers that must permit the request first. While there are any, DENY and ALLOW have not decided: whoever asks the
@@ -110,4 +112,6 @@ pub struct Filtered {
     pub ports: Vec<u16>,
     /// Some rule of its routes has an authorizer asked, which only HTTP can be asked about.
     pub authorizes: bool,
+    /// Some filter reads the claims of tokens.
+    pub reads_claims: bool,
 }

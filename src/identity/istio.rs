@@ -8,10 +8,12 @@
 mod connect;
 mod files;
 mod follow;
+mod link;
 pub mod messages;
 mod server;
 mod settings;
 
+pub use link::ControllerLink;
 pub use settings::{CONNECT_TIMEOUT, CaServer, IstioIssuerSettings, REQUEST_TIMEOUT};
 
 use std::error::Error;

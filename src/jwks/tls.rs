@@ -9,14 +9,11 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
 use super::FetchSettings;
+use crate::tls::of_the_system;
 
 /// With the certificates of the system; an image that has none, as that of Isthmus, gets Mozilla's. The setting's come besides.
 pub(super) fn connector(settings: &FetchSettings) -> Result<TlsConnector, String> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
-    }
+    let mut roots = RootCertStore::clone(&of_the_system());
     if let Some(file) = &settings.ca_file {
         for certificate in read(file)? {
             let added = roots.add(certificate);

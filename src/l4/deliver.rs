@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 
 use super::Proxy;
 use crate::base::{Identity, Reason, Str, ports};
+use crate::filter::{Meter, Opened};
 use crate::gate::{self, ArrivalClass, Gate, Permit};
 use crate::model::Workload;
 use crate::policy::{Connection, Denial};
@@ -38,11 +39,13 @@ pub(super) struct Arrival {
 
 /// What becomes of an arrival.
 pub(super) enum Judgement {
-    /// Each request must be judged, by the worker of this namespace.
-    Guard(Str),
-    /// With what tells when this must be judged anew.
-    Permit(Permit, JudgementChanges),
+    /// Each request must be judged, by the worker of this namespace. With what its bytes are counted by.
+    Guard(Str, Option<Meter>),
+    /// With what tells when this must be judged anew, and what its bytes are counted by.
+    Permit(Permit, JudgementChanges, Option<Meter>),
     Deny(Denial),
+    /// A limit of connections is reached, and which.
+    Limit(String),
 }
 
 impl Arrival {
@@ -95,12 +98,28 @@ impl Proxy {
         // Before the world is read: what changes after it wakes the connection.
         let changes = self.changes(arrival);
         let (gate, connection) = (self.gate(arrival), arrival.connection());
-        if gate.needs_http() && !gate.refuses_plaintext(&connection) {
-            return Judgement::Guard(gate.worker().clone());
+        let guards = gate.needs_http() && !gate.refuses_plaintext(&connection);
+        let permit = match guards {
+            true => None,
+            false => match gate.decide(&connection, None) {
+                Ok(permit) => Some(permit),
+                Err(denial) => return Judgement::Deny(denial),
+            },
+        };
+        // What is not permitted takes nothing from those that are.
+        let Opened { refused, notes, counted, meter } = gate.begin(&connection, &arrival.workload);
+        if counted {
+            let metrics = &self.shared.telemetry.rate_limits().connections;
+            let outcome = if refused.is_some() { &metrics.over_limit } else { &metrics.ok };
+            outcome.inc();
         }
-        match gate.decide(&connection, None) {
-            Ok(permit) => Judgement::Permit(permit, changes),
-            Err(denial) => Judgement::Deny(denial),
+        match (refused, permit) {
+            (Some(why), _) => Judgement::Limit(why),
+            (None, Some(mut permit)) => {
+                permit.notes.extend(notes);
+                Judgement::Permit(permit, changes, meter)
+            }
+            (None, None) => Judgement::Guard(gate.worker().clone(), meter),
         }
     }
 

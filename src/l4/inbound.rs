@@ -13,7 +13,8 @@ use super::Proxy;
 use super::deliver::{Arrival, Judgement};
 use super::listen::Accepted;
 use super::places::Way;
-use crate::base::{Identity, Reason};
+use crate::base::{Identity, Reason, Str};
+use crate::filter::Meter;
 use crate::gate::Permit;
 use crate::identity::{self, ProvenPeer, Role, WorkloadCertificate};
 use crate::model::Workload;
@@ -210,9 +211,15 @@ impl Proxy {
                 self.deny_arrival(&arrival, denial);
                 incoming.refuse(StatusCode::UNAUTHORIZED);
             }
-            Judgement::Guard(worker) => self.guard(incoming, arrival, place, &worker),
-            Judgement::Permit(permit, changes) => {
-                self.carry_arrival(incoming, arrival, permit, changes).await;
+            Judgement::Limit(why) => {
+                self.refuse_arrival(&arrival, Reason::RateLimited, &why);
+                incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
+            }
+            Judgement::Guard(worker, meter) => {
+                self.guard(incoming, arrival, place, (&worker, meter));
+            }
+            Judgement::Permit(permit, changes, meter) => {
+                self.carry_arrival(incoming, arrival, permit, changes, meter).await;
             }
         }
     }
@@ -223,6 +230,7 @@ impl Proxy {
         arrival: Arrival,
         permit: Permit,
         changes: JudgementChanges,
+        meter: Option<Meter>,
     ) {
         // In memory of its own, which an idle connection does not hold any more.
         let application = match Box::pin(self.connect_application(&arrival)).await {
@@ -235,24 +243,35 @@ impl Proxy {
         };
         let start = self.start_of_arrival(&arrival, Some(permit));
         let record = self.shared.telemetry.connection(start).within(Some(&self.room));
-        match incoming.into_local() {
+        // A connection that is handed over passes here no more, so what is metered is not.
+        let local = if meter.is_some() { Err(incoming) } else { incoming.into_local() };
+        match local {
             Ok(local) => match local.join(application, record) {
                 Ok(joined) => self.keep(&arrival, joined, changes).await,
                 Err(error) => self.lost(&arrival, &error),
             },
             Err(incoming) => match incoming.accept(Some(&self.baggage(&arrival.workload))) {
-                Ok(stream) => self.relay(&arrival, stream, application, record, changes).await,
+                Ok(stream) => {
+                    let stream = stream.paced(meter);
+                    self.relay(&arrival, stream, application, record, changes).await;
+                }
                 Err(error) => self.lost(&arrival, &error),
             },
         }
     }
 
-    fn guard(&self, incoming: Incoming, arrival: Arrival, place: Place, worker: &crate::base::Str) {
+    fn guard(
+        &self,
+        incoming: Incoming,
+        arrival: Arrival,
+        place: Place,
+        (worker, meter): (&Str, Option<Meter>),
+    ) {
         match incoming.accept(Some(&self.baggage(&arrival.workload))) {
             Ok(stream) => self.shared.waypoints.guard(
                 worker,
                 GuardedConnection {
-                    stream,
+                    stream: stream.paced(meter),
                     borrow: arrival.borrow(),
                     workload: arrival.workload,
                     client: arrival.client,

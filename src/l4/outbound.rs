@@ -106,11 +106,11 @@ impl Proxy {
         let connected = {
             let from = self.downstream(&outbound);
             // In memory of its own, which an idle connection does not hold any more.
-            Box::pin(self.reach.connect(&from, &to, None)).await
+            Box::pin(self.reach.connect(&from, &to, None, None)).await
         };
         match connected {
             Ok(upstream) => {
-                let reached = Reached { upstream, picked: to, permit: None };
+                let reached = Reached { upstream, picked: to, permit: None, tls: None };
                 self.copy(outbound, reached, None, |stream| stream).await;
             }
             Err(failure) => self.refuse_outbound(&outbound, Some((&to, None)), failure.into()),
@@ -151,7 +151,7 @@ impl Proxy {
         service: Option<&Arc<Service>>,
         whole: impl FnOnce(TcpStream) -> S,
     ) {
-        let Reached { upstream, picked, permit } = reached;
+        let Reached { upstream, picked, permit, tls } = reached;
         let (policy, notes) = permit.map(|it| (it.policy, it.notes)).unwrap_or_default();
         let start = ConnectionStart {
             in_process: upstream.is_local(),
@@ -172,7 +172,7 @@ impl Proxy {
             };
             let subset = subset.as_deref();
             let ask = Ask { service: Asked::Decided(service), dialled, subset };
-            Box::pin(self.reach.until_denied(&from, &ask, &picked)).await
+            Box::pin(self.reach.until_denied(&from, &ask, (&picked, tls.as_ref()))).await
         };
         let copied = tokio::select! {
             copied = sock::copy_bidirectional(whole(stream), upstream, &record) => copied,

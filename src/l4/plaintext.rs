@@ -7,8 +7,10 @@ use super::deliver::{Arrival, Judgement};
 use super::listen::Accepted;
 use super::places::Way;
 use crate::base::Reason;
+use crate::gate::Permit;
 use crate::sock;
 use crate::tunnel::{Carrier, Cut, GuardedConnection};
+use crate::world::JudgementChanges;
 
 impl Proxy {
     pub(super) async fn plaintext(self: Arc<Self>, mut accepted: Accepted) {
@@ -39,9 +41,10 @@ impl Proxy {
         }
         match self.judge(&arrival) {
             Judgement::Deny(denial) => self.deny_arrival(&arrival, denial),
-            Judgement::Guard(worker) => {
+            Judgement::Limit(why) => self.refuse_arrival(&arrival, Reason::RateLimited, &why),
+            Judgement::Guard(worker, meter) => {
                 let connection = GuardedConnection {
-                    stream: Carrier::Tcp(accepted.stream),
+                    stream: Carrier::Tcp(accepted.stream).paced(meter),
                     borrow: arrival.borrow(),
                     workload: arrival.workload,
                     client: None,
@@ -55,17 +58,30 @@ impl Proxy {
                 };
                 self.shared.waypoints.guard(&worker, connection);
             }
-            Judgement::Permit(permit, changes) => match self.connect_application(&arrival).await {
-                Ok(application) => {
-                    let start = self.start_of_arrival(&arrival, Some(permit));
-                    let record = self.shared.telemetry.connection(start).within(Some(&self.room));
-                    self.relay(&arrival, accepted.stream, application, record, changes).await;
-                }
-                Err(error) => {
-                    let why = format!("connect to the application at {destination}: {error}");
-                    self.refuse_arrival(&arrival, Reason::ConnectFailure, &why);
-                }
-            },
+            Judgement::Permit(permit, changes, meter) => {
+                let stream = Carrier::Tcp(accepted.stream).paced(meter);
+                self.carry_plaintext(&arrival, stream, permit, changes).await;
+            }
+        }
+    }
+
+    async fn carry_plaintext(
+        &self,
+        arrival: &Arrival,
+        stream: Carrier,
+        permit: Permit,
+        changes: JudgementChanges,
+    ) {
+        match self.connect_application(arrival).await {
+            Ok(application) => {
+                let start = self.start_of_arrival(arrival, Some(permit));
+                let record = self.shared.telemetry.connection(start).within(Some(&self.room));
+                self.relay(arrival, stream, application, record, changes).await;
+            }
+            Err(error) => {
+                let why = format!("connect to the application at {}: {error}", arrival.destination);
+                self.refuse_arrival(arrival, Reason::ConnectFailure, &why);
+            }
         }
     }
 }

@@ -4,13 +4,15 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, UdpSocket};
 
 use super::*;
 use crate::base::{Identity, TrustDomains};
 use crate::config;
+use crate::filter::{PolicySpec, RuleContext};
 use crate::identity::{LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock, Trust};
-use crate::model::Mesh;
+use crate::model::{Mesh, PortMapping};
 use crate::pool::{PoolSettings, TunnelKey};
 use crate::resolver::Resolver;
 use crate::sock::PlainSockets;
@@ -158,6 +160,72 @@ async fn a_panic_ends_one_stream_and_says_whose() {
     for part in ["a connection was ended by a panic", "Pod/shop/server", "peer=127.0.0.1:"] {
         assert!(line.contains(part), "{part}: {line}");
     }
+}
+
+/// The server behind a Service without a waypoint, with this limit.
+fn limited(layer4: &Layer4, server: &Workload, target: u16, limit: serde_json::Value) {
+    struct Policy;
+    impl RuleContext for Policy {}
+    let to = serde_json::json!({"kind": "Service", "name": "server"});
+    let spec = serde_json::json!({"targetRefs": [to], "tcpRateLimit": limit});
+    let spec: PolicySpec = serde_json::from_value(spec).unwrap();
+    let mut service = fixture::service("server", "10.96.0.1", &[server]);
+    service.endpoints[0].ports = vec![PortMapping { port: 80, target }];
+    service.filters = spec.filters(&Policy).into_iter().map(|it| it.unwrap()).collect();
+    let (workloads, services) = (vec![Arc::new(server.clone())], vec![Arc::new(service)]);
+    layer4.world.publish(Mesh { workloads, services, ..Mesh::default() });
+}
+
+#[tokio::test]
+async fn connections_beyond_a_limit_are_refused_and_bytes_beyond_one_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = fixture::workload("server", "127.0.0.1");
+    let layer4 = layer4(&directory, &server);
+    let sturdy = Arc::new(Fragile(AtomicBool::new(false)));
+    let proxy = Proxy::start(&layer4, &server, sturdy, Vec::new()).unwrap();
+    let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = application.local_addr().unwrap();
+    let keys = serde_json::json!([{"type": "Identity"}]);
+    let connections = serde_json::json!({"limit": 2, "interval": "1h", "keys": keys});
+    let bytes = serde_json::json!({"limit": 100_000, "interval": "1s", "burst": 1000});
+    let limit = serde_json::json!({"connections": connections, "bytes": bytes});
+    limited(&layer4, &server, target.port(), limit);
+    let request = ConnectRequest {
+        authority: target.to_string(),
+        forwarded_for: None,
+        forwarded_host: None,
+        baggage: None,
+    };
+    let sockets: Arc<dyn SocketFactory> = Arc::new(PlainSockets);
+    let (layer4, sockets, request, address) = (&layer4, &sockets, &request, hbone(&proxy));
+    let open = async |client: &str| {
+        let key = TunnelKey {
+            client: Identity::new("cluster.local", "shop", client),
+            client_uid: client.into(),
+            server: server.identity.clone(),
+            address,
+        };
+        let opened = layer4.pool.open(&key, sockets, request);
+        tokio::time::timeout(SOON, opened).await.unwrap().ok()
+    };
+    let mut stream = open("client").await.expect("the first");
+    let (mut taken, _) = application.accept().await.unwrap();
+    assert!(open("client").await.is_some(), "the second");
+    assert!(open("client").await.is_none(), "one too many");
+    assert!(open("other").await.is_some(), "of another client");
+    let begun = tokio::time::Instant::now();
+    let sending = tokio::spawn(async move {
+        stream.write_all(&[1; 100_000]).await.unwrap();
+        stream.shutdown().await.unwrap();
+        stream
+    });
+    let mut read = Vec::new();
+    taken.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read.len(), 100_000, "nothing is lost");
+    // The burst and a chunk are there at once.
+    assert!(begun.elapsed() >= Duration::from_millis(700), "{:?}", begun.elapsed());
+    drop((sending.await.unwrap(), taken));
+    proxy.stop(Duration::ZERO).await;
 }
 
 /// A pod with CAP_NET_ADMIN gives itself any address.

@@ -21,13 +21,14 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::balance::InUse;
 use crate::base::Reason;
+use crate::filter::{self, Charges, Passing};
 use crate::l7::budget::admission::Admission;
 use crate::l7::message::body::{self, BodyError, Broken, Expectation, RequestBody, Uploaded};
 use crate::l7::message::held::{self, Chunk};
 use crate::l7::message::lasting::Cut;
 use crate::l7::message::leaving::Awaited;
 use crate::l7::message::messages::Messages;
-use crate::l7::message::{framing, headers};
+use crate::l7::message::{deadline, framing, headers};
 use crate::l7::upstream::Lease;
 use crate::telemetry::RequestRecord;
 
@@ -51,13 +52,20 @@ pub(in crate::l7) struct Exchange {
     pub(in crate::l7) attempt: Option<HeaderValue>,
     /// When the response must be at its end.
     pub(in crate::l7) due: Option<Instant>,
+    /// Why it must be then.
+    due_to: Reason,
+    /// The client has given it less time than its route. What is too slow for the client says nothing about an endpoint: it could
+    /// have endpoints ejected otherwise.
+    pub(in crate::l7) is_in_a_hurry: bool,
     /// The upstream connection, which others may use after this request.
     lease: Option<Lease>,
     /// The endpoint counts as busy.
     in_use: InUse,
     place: Option<Admission>,
-    /// What providers of external authorization add to the response.
+    /// What providers of external authorization, and limits, add to the response.
     pub(in crate::l7) added: Option<Box<HeaderMap>>,
+    /// What limits take once there is a response.
+    charges: Option<Box<Charges>>,
 }
 
 /// What the next one is told of a request's trace.
@@ -89,10 +97,13 @@ impl Exchange {
             attempts: 0,
             attempt: None,
             due: None,
+            due_to: Reason::Timeout,
+            is_in_a_hurry: false,
             lease: None,
             in_use: InUse::default(),
             place,
             added: None,
+            charges: None,
         })
     }
 
@@ -101,6 +112,28 @@ impl Exchange {
         self.waited = true;
         if let Some((reason, why)) = mark {
             self.record.mark(reason, why);
+        }
+    }
+
+    /// A filter lets the request pass, with this.
+    pub(in crate::l7) fn passes(&mut self, passing: Passing) {
+        let Passing { notes, charges, headers } = passing;
+        self.record.notes(notes);
+        if let Some(charges) = charges {
+            self.charges.get_or_insert_default().append(charges);
+        }
+        if !headers.is_empty() {
+            // Beside what other limits tell in the same fields.
+            let added = self.added.get_or_insert_default();
+            headers.iter().for_each(|(name, value)| _ = added.append(name, value.clone()));
+        }
+    }
+
+    /// The request is tried again: what limits said of the attempt before is over.
+    pub(in crate::l7) fn forget_limits(&mut self) {
+        self.charges = None;
+        if let Some(added) = &mut self.added {
+            filter::LIMIT_HEADERS.iter().for_each(|name| _ = added.remove(*name));
         }
     }
 
@@ -116,6 +149,9 @@ impl Exchange {
         self.record.response_headers(headers);
         self.record.upstream_time(self.elapsed());
         self.grpc_status(headers);
+        if let Some(charges) = self.charges.take() {
+            charges.settle(headers);
+        }
         self.lease = Some(lease);
         self.in_use = in_use;
     }
@@ -171,6 +207,21 @@ impl Exchange {
     /// When a request that may take this long must be at its end.
     pub(in crate::l7) fn deadline(&self, limit: Duration) -> Instant {
         self.started + limit
+    }
+
+    /// Its response must be at its end by the earlier of both: of the timeouts that hold, and of the time for one stream.
+    pub(in crate::l7) fn lasts_until(&mut self, timeout: Option<Instant>, stream: Option<Instant>) {
+        (self.due, self.due_to) = match (timeout, stream) {
+            (timeout, Some(stream)) if timeout.is_none_or(|timeout| stream < timeout) => {
+                (Some(stream), Reason::StreamDuration)
+            }
+            (timeout, _) => (timeout, Reason::Timeout),
+        };
+    }
+
+    /// Why an attempt has taken too long.
+    pub(in crate::l7) fn overdue(&self) -> Reason {
+        if deadline::is_over(self.due) { self.due_to } else { Reason::Timeout }
     }
 
     fn elapsed(&self) -> Duration {
@@ -326,7 +377,8 @@ impl ResponseBody {
             self.deadline = None;
             if let Some(mut exchange) = self.exchange.take() {
                 let why = "the route's timeout passed before the response had ended".to_owned();
-                exchange.fail(Reason::Timeout, why);
+                let reason = exchange.due_to;
+                exchange.fail(reason, why);
             }
         }
         late

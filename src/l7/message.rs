@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a worker, an endpoint or a record; bodies and connections hold their parts of the budgets.
 
+pub(in crate::l7) mod asked;
 pub(in crate::l7) mod body;
 pub(in crate::l7) mod copy;
 pub(in crate::l7) mod deadline;

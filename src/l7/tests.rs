@@ -1,23 +1,29 @@
 //! The workers in process: real sockets on loopback, endpoints outside of the mesh, so that no tunnel is needed.
 
 mod authorizers;
+mod budgets;
+mod deadlines;
 mod destination;
 mod destination_rules;
 mod external_auth;
 mod filters;
 mod grpc;
+mod hedging;
 mod informed;
 mod isolation;
 mod leaving;
 mod mirrors;
 mod passed_on;
+mod rate_limits;
 mod raw;
 mod refusals;
 mod reliability;
+mod retries;
 mod routing;
 mod scripted;
 mod streams;
 mod support;
+mod tls;
 mod traffic;
 mod tunnelled;
 mod unprocessed;

@@ -75,6 +75,8 @@ pub(in crate::l7) struct Key {
     pub(in crate::l7) endpoint: SocketAddr,
     /// Whom the tunnel's other end must be; `None` for plain TCP.
     pub(in crate::l7) server: Option<Identity>,
+    /// The version of the TLS to the application, and the name that this has proven.
+    pub(in crate::l7) tls: Option<(u64, Str)>,
     pub(in crate::l7) version: Version,
 }
 

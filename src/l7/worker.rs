@@ -5,6 +5,7 @@ mod circuit;
 pub(in crate::l7) mod context;
 pub(in crate::l7) mod guards;
 pub(in crate::l7) mod labels;
+mod limiter;
 pub(in crate::l7) mod serve;
 
 use std::borrow::Cow;

@@ -1,25 +1,26 @@
-//! What objects want encrypted on the way to a service, and the mesh does not encrypt itself.
+//! What objects say of the encryption of connections to a service's endpoints, besides the mesh's own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::Str;
+use crate::tls::Origin;
 
-/// How long the list of objects may get that are named for one wish, in bytes: whoever makes many is not to fill the log.
-const LONGEST: usize = 200;
-
-/// Stands for the clients of every namespace.
-const EVERYBODY: &str = "*";
-
-/// All that is wanted of connections to one service, by the namespace of the clients. Empty for nearly every service.
+/// All that is said of connections to one service. Empty for nearly every service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(transparent)]
-pub struct Encryption(BTreeMap<Str, Arc<Wish>>);
+pub struct Encryption {
+    /// For clients of these namespaces, the nearest word first.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    namespaces: BTreeMap<Str, Vec<Arc<Wish>>>,
+    /// For all clients, after that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    everyone: Vec<Arc<Wish>>,
+}
 
-/// What one object, or several of one namespace, want.
+/// What one object says.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Wish {
-    /// Kind and key of the object, or of the first of them, for messages.
+    /// Kind and key of the object, for messages.
     pub by: Str,
     /// On ports that `ports` does not name.
     pub rest: Demand,
@@ -27,60 +28,57 @@ pub struct Wish {
 }
 
 /// How a connection must be encrypted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub enum Demand {
+    /// Another object may say it.
     #[default]
     Nothing,
-    /// By mutual TLS of the mesh: a tunnel is enough.
+    /// Not besides a tunnel of the mesh (`DISABLE`).
+    Plaintext,
+    /// By mutual TLS of the mesh: a tunnel is enough (`ISTIO_MUTUAL`).
     Mesh,
     /// By TLS that the application itself ends.
-    Application,
+    Tls(Arc<Origin>),
+    /// In a way that cannot be carried out, and why.
+    Impossible(Str),
 }
 
 impl Wish {
     /// On this port.
-    pub fn on(&self, port: u16) -> Demand {
-        self.ports.get(&port).copied().unwrap_or(self.rest)
+    pub fn on(&self, port: u16) -> &Demand {
+        self.ports.get(&port).unwrap_or(&self.rest)
     }
 
-    /// Whether anything is wanted at all.
+    /// Whether anything is said at all.
     pub fn is_anything(&self) -> bool {
-        let all = self.ports.values().chain([&self.rest]);
-        all.into_iter().any(|demand| *demand != Demand::Nothing)
+        self.demands().any(|demand| *demand != Demand::Nothing)
     }
 
-    /// With what another object wants besides.
-    pub fn and(&self, other: &Wish) -> Wish {
-        let ports = self.ports.keys().chain(other.ports.keys());
-        let known = self.by.contains(other.by.as_str());
-        let by = match known || self.by.len() + other.by.len() > LONGEST {
-            true => self.by.clone(),
-            false => arcstr::format!("{}, {}", self.by, other.by),
-        };
-        Wish {
-            by,
-            rest: self.rest.max(other.rest),
-            ports: ports.map(|port| (*port, self.on(*port).max(other.on(*port)))).collect(),
-        }
+    /// What it says, of whichever port.
+    pub fn demands(&self) -> impl Iterator<Item = &Demand> {
+        self.ports.values().chain([&self.rest])
     }
 }
 
 impl Encryption {
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.namespaces.is_empty() && self.everyone.is_empty()
     }
 
-    /// Adds a wish for clients of one namespace; `None`: of all.
+    /// Adds what an object says for clients of one namespace; `None`: for all. Of two that say something for a port, the first one
+    /// that was added holds.
     pub fn add(&mut self, clients: Option<&Str>, wish: Arc<Wish>) {
-        let clients = clients.cloned().unwrap_or_else(|| EVERYBODY.into());
-        let wish = self.0.get(&clients).map_or(wish.clone(), |known| Arc::new(known.and(&wish)));
-        self.0.insert(clients, wish);
+        match clients {
+            Some(namespace) => self.namespaces.entry(namespace.clone()).or_default().push(wish),
+            None => self.everyone.push(wish),
+        }
     }
 
-    /// The wishes that hold for a client of this namespace.
-    pub fn of_client(&self, namespace: &str) -> impl Iterator<Item = &Wish> {
-        let found = [self.0.get(EVERYBODY), self.0.get(namespace)];
-        found.into_iter().flatten().map(|wish| &**wish)
+    /// What holds for a client of this namespace, and the object that says it.
+    pub fn on(&self, namespace: &str, port: u16) -> Option<(&Wish, &Demand)> {
+        let own = self.namespaces.get(namespace).into_iter().flatten();
+        let said = own.chain(&self.everyone).map(|wish| (&**wish, wish.on(port)));
+        said.into_iter().find(|(_, demand)| **demand != Demand::Nothing)
     }
 }
 
@@ -89,25 +87,26 @@ mod tests {
     use super::*;
 
     fn wish(by: &str, rest: Demand, ports: &[(u16, Demand)]) -> Arc<Wish> {
-        Arc::new(Wish { by: by.into(), rest, ports: ports.iter().copied().collect() })
+        Arc::new(Wish { by: by.into(), rest, ports: ports.iter().cloned().collect() })
     }
 
     #[test]
-    fn wishes_of_one_namespace_are_one_and_never_weaker() {
+    fn the_nearest_object_that_says_something_holds() {
         let mut all = Encryption::default();
         let shop: Str = "shop".into();
-        all.add(Some(&shop), wish("one", Demand::Mesh, &[(80, Demand::Nothing)]));
-        all.add(Some(&shop), wish("two", Demand::Nothing, &[(443, Demand::Application)]));
-        let of = |namespace: &str| all.of_client(namespace).cloned().collect::<Vec<_>>();
-        assert_eq!(of("other"), []);
-        let [both] = &of("shop")[..] else { panic!("{all:?}") };
-        assert_eq!(both.by, "one, two");
-        for (port, demand) in [(80, Demand::Nothing), (443, Demand::Application), (1, Demand::Mesh)]
-        {
-            assert_eq!(both.on(port), demand, "{port}");
+        assert!(all.is_empty() && all.on("shop", 80).is_none());
+        let impossible = || Demand::Impossible("x".into());
+        all.add(Some(&shop), wish("own", Demand::Nothing, &[(80, Demand::Plaintext)]));
+        all.add(None, wish("service", Demand::Mesh, &[(443, impossible())]));
+        all.add(None, wish("policy", impossible(), &[]));
+        for (namespace, port, by, demand) in [
+            ("shop", 80, "own", Demand::Plaintext),
+            ("shop", 443, "service", impossible()),
+            ("shop", 1, "service", Demand::Mesh),
+            ("other", 80, "service", Demand::Mesh),
+        ] {
+            let (wish, found) = all.on(namespace, port).expect("something is said");
+            assert_eq!((wish.by.as_str(), found), (by, &demand), "{namespace} {port}");
         }
-        all.add(None, wish("three", Demand::Application, &[]));
-        assert_eq!(all.of_client("shop").count(), 2);
-        assert_eq!(all.of_client("other").count(), 1);
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use http::{HeaderName, Method, StatusCode};
+use http::{HeaderName, Method};
 
+use super::Retry;
 use crate::base::{ObjectKey, Str};
 use crate::filter::{self, BackendRef, HeaderMatch, HttpFilter, TextMatch};
 
@@ -111,46 +112,21 @@ pub struct HttpRule {
     pub turn: Arc<AtomicU64>,
 }
 
-/// How long a request may take (GEP-1742); `None`: for ever.
+/// How long a request may take (GEP-1742; Istio); `None`: for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Timeouts {
     /// From the request's arrival to the end of the response, with all attempts.
     pub request: Option<Duration>,
     /// The same for one attempt.
     pub backend_request: Option<Duration>,
+    /// From the beginning of one attempt to the beginning of its response (Istio's `perTryTimeout`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_try: Option<Duration>,
 }
 
 impl Timeouts {
     fn is_none(&self) -> bool {
         *self == Timeouts::default()
-    }
-}
-
-/// What is sent again although it may have reached an application (GEP-1731). A rule with no attempts is not retried at all, also
-/// where it would be without a `retry`.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Retry {
-    /// Statuses after which the request is sent again.
-    #[serde(serialize_with = "texts")]
-    pub codes: Vec<StatusCode>,
-    /// How often it is sent again at most.
-    pub attempts: u32,
-    /// The least time between two attempts.
-    pub backoff: Duration,
-}
-
-/// How requests are retried where no rule says it (MeshConfig, `defaultHttpRetryPolicy`).
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct DefaultRetry {
-    pub retry: Retry,
-    /// How long one attempt may take, where no rule limits it.
-    pub each: Option<Duration>,
-}
-
-impl Retry {
-    /// Requests are sent to one endpoint, once.
-    pub fn is_off(&self) -> bool {
-        self.attempts == 0
     }
 }
 
@@ -246,6 +222,13 @@ fn text<T: std::fmt::Display, S: serde::Serializer>(value: &T, to: S) -> Result<
     to.collect_str(value)
 }
 
+fn texts<T: std::fmt::Display, S: serde::Serializer>(
+    values: &[T],
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    to.collect_seq(values.iter().map(ToString::to_string))
+}
+
 fn text_option<T: std::fmt::Display, S: serde::Serializer>(
     value: &Option<T>,
     to: S,
@@ -254,11 +237,4 @@ fn text_option<T: std::fmt::Display, S: serde::Serializer>(
         Some(value) => to.collect_str(value),
         None => to.serialize_none(),
     }
-}
-
-fn texts<T: std::fmt::Display, S: serde::Serializer>(
-    values: &[T],
-    to: S,
-) -> Result<S::Ok, S::Error> {
-    to.collect_seq(values.iter().map(ToString::to_string))
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Binding, Encryption, Locality, PolicyTarget};
-use crate::base::{Bits, ObjectKey, Str};
-use crate::filter::HttpFilter;
-use crate::traffic::Traffic;
+use super::{Binding, Encryption, Locality, PolicyTarget, Tables, Workload};
+use crate::base::{Bits, LabelMap, ObjectKey, Str};
+use crate::filter::{HttpFilter, Pods};
+use crate::traffic::{Destination, Subset, Traffic};
 
 /// One Service of Kubernetes, or one host of a ServiceEntry.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -50,6 +50,9 @@ pub struct Service {
     /// The same for ports that policies name: everything that applies there, instead of `filters`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub port_filters: Vec<PortFilters>,
+    /// What endpoints are selected from where DestinationRules hold.
+    #[serde(skip)]
+    pub tables: Tables,
     /// A second waypoint, for a share of the connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
@@ -81,6 +84,35 @@ impl Service {
         self.vips.contains(&address) || self.networks.iter().any(|it| it.contains(&address))
     }
 
+    /// What DestinationRules say of this client's connections to a port.
+    pub fn destination(&self, client: &Workload, port: u16) -> Option<&Arc<Destination>> {
+        self.traffic.of_client(&client.key.namespace, &client.rules, port)
+    }
+
+    /// A subset of its endpoints as this client sees it.
+    pub fn subset(&self, client: &Workload, name: &str) -> Option<&Subset> {
+        self.traffic.subsets_of(&client.key.namespace, &client.rules).get(name)
+    }
+
+    /// Tells the policies for its ports which endpoints there are.
+    pub fn note_endpoints(&self) {
+        if self.resolution != Resolution::Listed {
+            return;
+        }
+        for (port, subset, destination) in self.traffic.listening() {
+            let of_subset = self
+                .endpoints
+                .iter()
+                .filter(|endpoint| subset.is_none_or(|subset| subset.has(&endpoint.subsets)));
+            let of_port = of_subset.filter_map(|it| Some((it, it.target_port(port)?)));
+            let places = of_port.flat_map(|(endpoint, target)| {
+                let addresses = endpoint.addresses.iter().map(IpAddr::to_canonical);
+                addresses.map(move |address| (SocketAddr::new(address, target), endpoint.ready))
+            });
+            destination.follow(&places.collect::<Vec<_>>());
+        }
+    }
+
     /// Where some endpoint takes what comes for the port that was dialled; what was dialled, where none is known.
     pub fn an_endpoint(&self, dialled: SocketAddr) -> SocketAddr {
         let taking = |endpoint: &Endpoint| {
@@ -96,6 +128,14 @@ impl Service {
             Some(entry) => PolicyTarget::ServiceEntry(entry.clone()),
             None => PolicyTarget::Service(self.key.name.clone()),
         }
+    }
+
+    /// How many of its endpoints are on a node and on all, ready or not.
+    pub fn pods(&self, node: &str) -> Pods {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let here = self.endpoints.iter().filter(|it| it.node == node).count();
+        let all = self.endpoints.iter().filter(|it| !it.node.is_empty()).count();
+        Pods { here: count(here), all: count(all) }
     }
 
     /// Its name as the operator gave it, without the host.
@@ -253,6 +293,9 @@ pub struct Endpoint {
     /// The selections of labels of the service's subsets that select it ([`Subset`](crate::traffic::Subset)).
     #[serde(skip_serializing_if = "Bits::is_empty")]
     pub subsets: Bits,
+    /// Those of its labels that DestinationRules compare.
+    #[serde(skip_serializing_if = "LabelMap::is_empty")]
+    pub labels: LabelMap,
 }
 
 impl Endpoint {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Binding, PeerAuthentication};
-use crate::base::{Bits, Identity, ObjectKey, Str};
+use crate::base::{Bits, Identity, LabelMap, ObjectKey, Str};
 
 /// One workload.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -46,6 +46,12 @@ pub struct Workload {
     pub peer_authentication: PeerAuthentication,
     /// AuthorizationPolicies with a selector that selects this workload.
     pub policies: Vec<ObjectKey>,
+    /// Those of its labels that DestinationRules compare with endpoints'.
+    #[serde(skip_serializing_if = "LabelMap::is_empty")]
+    pub labels: LabelMap,
+    /// DestinationRules of its namespace whose `workloadSelector` selects it, as a client.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Str>,
     /// It may connect to services and workloads that the mesh knows, and nowhere else (`outboundTrafficPolicy`).
     #[serde(skip_serializing_if = "is_false")]
     pub registry_only: bool,

@@ -5,6 +5,7 @@
 //! happens, this refuses: a request has one token at the most, since nobody could tell which one an application believes.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -14,6 +15,7 @@ use super::token;
 use super::tokens::TokenPolicies;
 use super::told::Told;
 use crate::base::Str;
+use crate::filter;
 use crate::jwt::{self, Claims, Expected, Fault, KeyRing, KeySource, Token};
 use crate::model::{AuthorizationPolicy, Condition, IssuerKeys, TokenPlace, TokenRule, TokenText};
 
@@ -204,8 +206,28 @@ impl<'a> Checked<'a> {
         self.told.as_deref()
     }
 
-    pub fn into_told(self) -> Option<Box<Told>> {
-        self.told
+    /// What the request is to become, and who bears it.
+    pub fn into_parts(self) -> (Option<Box<Told>>, Option<Verified>) {
+        (self.told, self.verified)
+    }
+}
+
+impl filter::Claims for Verified {
+    fn texts(&self, path: &str) -> Vec<Cow<'_, str>> {
+        self.by_name(path)
+    }
+}
+
+impl fmt::Debug for Verified {
+    /// A token's claims are nobody's business in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verified").finish_non_exhaustive()
+    }
+}
+
+impl Clone for Verified {
+    fn clone(&self) -> Self {
+        Self { claims: self.claims.clone(), spaced: self.spaced.clone() }
     }
 }
 
@@ -246,6 +268,15 @@ impl Verified {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// As claims are told to applications: by its name, or else by the path that dots part.
+    fn by_name(&self, path: &str) -> Vec<Cow<'_, str>> {
+        let literal = self.at(&[path.into()]);
+        if !literal.is_empty() || !path.contains('.') {
+            return literal;
+        }
+        self.at(&path.split('.').map(Str::from).collect::<Vec<_>>())
     }
 
     fn is_spaced(&self, path: &[Str]) -> bool {

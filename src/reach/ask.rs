@@ -38,7 +38,7 @@ impl Ask<'_> {
         let caller = from.caller();
         let Some(name) = self.subset else { return Ok(caller) };
         let namespace = &from.client.key.namespace;
-        match service.traffic.subsets_of(namespace).get(name) {
+        match service.subset(from.client, name) {
             Some(subset) => Ok(Caller { subset: Some(subset), ..caller }),
             None => {
                 let why = format!(

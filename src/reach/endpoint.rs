@@ -1,12 +1,15 @@
 //! Connects to one of a service's endpoints, for bytes of any kind. No byte of the client is sent before an endpoint accepts
 //! the connection, so other endpoints may be tried.
 
+use std::sync::Arc;
+
 use super::judge::{direct, judge_bytes};
 use super::{Ask, Attempts, Downstream, Failure, Reach};
 use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
 use crate::gate::{self, Permit};
 use crate::model::Service;
+use crate::tls::{Origin, Protocol};
 use crate::tunnel::Carrier;
 
 /// An endpoint that accepted the connection.
@@ -15,6 +18,8 @@ pub struct Reached {
     pub upstream: Carrier,
     /// Its policies were evaluated on this side.
     pub permit: Option<Permit>,
+    /// The TLS to the application that was demanded, and is spoken.
+    pub tls: Option<Arc<Origin>>,
 }
 
 /// Why no endpoint accepted the connection.
@@ -58,10 +63,10 @@ impl Reach {
                 let failure = Failure::new(Reason::Overflow, overflow.to_string());
                 return Err(Unreached { picked: Some(picked), failure, notes });
             }
-            match self.connect(from, &picked, Some(&service.hostname)).await {
-                Ok(upstream) => {
+            match self.connect_secured(from, ask.port(), &resolved, &picked).await {
+                Ok((upstream, tls)) => {
                     picked.ended(Ended::Served);
-                    return Ok(Reached { picked, upstream, permit });
+                    return Ok(Reached { picked, upstream, permit, tls });
                 }
                 Err(failure) => {
                     let goes_on = attempts.failed(&mut picked, failure.ended());
@@ -74,6 +79,24 @@ impl Reach {
                 }
             }
         }
+    }
+
+    /// A stream to the endpoint, and the TLS that it is under.
+    pub(super) async fn connect_secured(
+        &self,
+        from: &Downstream<'_>,
+        port: u16,
+        service: &Service,
+        picked: &Picked,
+    ) -> Result<(Carrier, Option<Arc<Origin>>), Failure> {
+        let secured = match service.encryption.is_empty() {
+            true => None,
+            // In memory of its own, since nearly no service has it.
+            false => Box::pin(Self::secure(from, (service, port), picked, None)).await?,
+        };
+        let tls = secured.as_ref().map(|secured| (secured, Protocol::Bytes));
+        let stream = self.connect(from, picked, Some(&service.hostname), tls).await?;
+        Ok((stream, secured.map(|secured| secured.origin)))
     }
 
     /// The next endpoint, with the permit to connect if this half must decide that.
@@ -91,7 +114,7 @@ impl Reach {
             return Ok(None);
         };
         let (namespace, tunnelled) = (&from.client.key.namespace, picked.captured().is_some());
-        if let Some(why) = gate::refused_in_the_clear(service, port, namespace, tunnelled) {
+        if let Err(why) = gate::encryption(service, port, namespace, tunnelled) {
             let failure = Failure::new(Reason::Unencrypted, why);
             return Err(Unreached { picked: Some(picked), failure, notes: Vec::new() });
         }

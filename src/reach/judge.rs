@@ -1,6 +1,8 @@
 //! Policies for destinations without an agent: this half evaluates them, before it connects and while the connection lasts.
 
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::{Ask, Asked, Downstream, Failure, Reach};
 use crate::balance::Picked;
@@ -9,6 +11,7 @@ use crate::gate::{self, Gate, Permit, Views, Way};
 use crate::model::{Service, Workload};
 use crate::policy::Denial;
 use crate::route::{self, Decision};
+use crate::tls::Origin;
 use crate::world::{Classed, JudgementChanges, World};
 
 /// The properties by which open connections to services are evaluated differently.
@@ -18,8 +21,20 @@ pub(super) struct LeavingClass {
     port: u16,
     /// Whose clients' traffic an object may want encrypted.
     namespace: Str,
+    /// The TLS to the application that the connections are under.
+    tls: Option<Under>,
     /// The destination's workload and address; `None` where its own agent judges.
     unguarded: Option<(Option<Str>, SocketAddr)>,
+}
+
+/// TLS as an object demands it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Under(Arc<Origin>);
+
+impl Hash for Under {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.settings().by.hash(state);
+    }
 }
 
 /// How connections of a class are judged.
@@ -92,8 +107,9 @@ fn unencrypted(
     port: u16,
     namespace: &str,
     tunnelled: bool,
+    tls: Option<&Arc<Origin>>,
 ) -> Option<String> {
-    gate::refused_in_the_clear(world.service(service)?, port, namespace, tunnelled)
+    gate::refused_as_it_is(world.service(service)?, port, namespace, tunnelled, tls)
 }
 
 /// Why the client may not connect any more to what it dialled: the service is gone, or out of its sight, and it may reach the
@@ -109,11 +125,16 @@ fn unregistered(world: &World, from: &Downstream<'_>, ask: &Ask<'_>) -> Option<S
 impl Reach {
     /// Judges a live connection again after each change of what guards the service or of what is wanted encrypted. Returns
     /// when it is no longer permitted. Policies of a destination that judges for itself are left to it.
-    pub async fn until_denied(&self, from: &Downstream<'_>, ask: &Ask<'_>, to: &Picked) -> Failure {
-        let mut changes = self.changes(from, ask, to);
+    pub async fn until_denied(
+        &self,
+        from: &Downstream<'_>,
+        ask: &Ask<'_>,
+        (to, tls): (&Picked, Option<&Arc<Origin>>),
+    ) -> Failure {
+        let mut changes = self.changes(from, ask, to, tls);
         loop {
             // At once: the mesh may have changed since the connection was permitted.
-            if let Err(failure) = self.permitted(from, ask, to) {
+            if let Err(failure) = self.permitted(from, ask, to, tls) {
                 return failure;
             }
             if changes.changed().await.is_err() {
@@ -122,14 +143,20 @@ impl Reach {
         }
     }
 
-    fn permitted(&self, from: &Downstream<'_>, ask: &Ask<'_>, to: &Picked) -> Result<(), Failure> {
+    fn permitted(
+        &self,
+        from: &Downstream<'_>,
+        ask: &Ask<'_>,
+        to: &Picked,
+        tls: Option<&Arc<Origin>>,
+    ) -> Result<(), Failure> {
         let world = self.world.load();
         let (namespace, tunnelled) = (&from.client.key.namespace, to.captured().is_some());
         let key = ask.service.key();
         if let Some(why) = unregistered(&world, from, ask) {
             return Err(Failure::new(Reason::NotRegistered, why));
         }
-        if let Some(why) = unencrypted(&world, key, ask.port(), namespace, tunnelled) {
+        if let Some(why) = unencrypted(&world, key, ask.port(), namespace, tunnelled, tls) {
             return Err(Failure::new(Reason::Unencrypted, why));
         }
         if tunnelled {
@@ -143,23 +170,31 @@ impl Reach {
     }
 
     /// Tells when connections like this one are judged otherwise.
-    fn changes(&self, from: &Downstream<'_>, ask: &Ask<'_>, to: &Picked) -> JudgementChanges {
+    fn changes(
+        &self,
+        from: &Downstream<'_>,
+        ask: &Ask<'_>,
+        to: &Picked,
+        tls: Option<&Arc<Origin>>,
+    ) -> JudgementChanges {
         let workload = || to.workload.as_ref().map(|workload| workload.uid.clone());
         let class = LeavingClass {
             service: ask.service.key().clone(),
             port: ask.port(),
             namespace: from.client.key.namespace.clone(),
+            tls: tls.cloned().map(Under),
             unguarded: to.captured().is_none().then(|| (workload(), to.address)),
         };
         self.left.changes(class.clone(), || {
             let workload = to.workload.clone();
-            let LeavingClass { service, port, namespace, unguarded } = class;
+            let LeavingClass { service, port, namespace, tls, unguarded } = class;
             move |world: &World| {
                 let tunnelled = unguarded.is_none();
                 let registered = world.service(&service).is_some_and(|it| {
                     it.port(port).is_some() && it.visibility.includes(&namespace)
                 });
-                let unencrypted = unencrypted(world, &service, port, &namespace, tunnelled);
+                let tls = tls.as_ref().map(|Under(origin)| origin);
+                let unencrypted = unencrypted(world, &service, port, &namespace, tunnelled, tls);
                 let addressed = world.service(&service).zip(unguarded.as_ref());
                 let gate = addressed.map(|(addressed, (_, address))| {
                     let to = Picked::dialled(*address, workload.clone());

@@ -41,7 +41,7 @@ impl Reach {
             let more = waiting.len() > 0;
             if let Some(mut racer) = waiting.next() {
                 match racer.0.take_connection() {
-                    Ok(()) => running.push(self.run(from, service, racer)),
+                    Ok(()) => running.push(self.run(from, ask.port(), service, racer)),
                     Err(overflow) => {
                         let failure = Failure::new(Reason::Overflow, overflow.to_string());
                         last.get_or_insert(unreached(racer, Ended::NotTried, failure));
@@ -70,14 +70,15 @@ impl Reach {
     async fn run(
         &self,
         from: &Downstream<'_>,
+        port: u16,
         service: &Service,
         mut racer: Racer,
     ) -> Result<Reached, (Unreached, bool)> {
-        match self.connect(from, &racer.0, Some(&service.hostname)).await {
-            Ok(upstream) => {
+        match self.connect_secured(from, port, service, &racer.0).await {
+            Ok((upstream, tls)) => {
                 racer.0.ended(Ended::Served);
                 let (picked, permit) = racer;
-                Ok(Reached { picked, upstream, permit })
+                Ok(Reached { picked, upstream, permit, tls })
             }
             Err(failure) => {
                 let how = failure.ended();

@@ -278,6 +278,57 @@ async fn an_endpoint_that_refuses_connections_is_ejected() {
     assert_eq!(dials(&bench), 2, "it gets no connection any more");
 }
 
+/// So that its queue does not fill up.
+fn accept_all(listener: TcpListener) {
+    tokio::spawn(async move {
+        loop {
+            drop(listener.accept().await);
+        }
+    });
+}
+
+/// The same endpoint is probed by one connection when its time has come, and gets more when that is accepted.
+#[tokio::test]
+async fn one_connection_probes_an_endpoint_that_was_ejected() {
+    let (listener, port) = listening().await;
+    accept_all(listener);
+    let mut echo = outside(&["127.0.0.1", "127.0.0.2"], port);
+    let outliers = OutlierDetection {
+        consecutive_errors: 2,
+        interval: Duration::from_millis(10),
+        base_ejection_time: Duration::from_millis(500),
+        ..OutlierDetection::default()
+    };
+    let balancer = Some(traffic::Balancer::RoundRobin);
+    let policy =
+        traffic::Policy { outliers: Some(outliers), balancer, ..traffic::Policy::default() };
+    let destination = Arc::new(Destination::new("Service shop/echo, port 80".into(), policy));
+    echo.traffic.set(None, [(80, destination.clone())].into());
+    let bench = Bench::new(Fixture::default().service(echo));
+    let asked = key("echo");
+    let down = SocketAddr::from(([127, 0, 0, 2], port));
+    let dials = || bench.recording.dialled().iter().filter(|to| **to == down).count();
+    let until = async |done: &dyn Fn() -> bool| {
+        let connections = async {
+            while !done() {
+                bench.endpoint(Asked::Present(&asked)).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), connections).await.unwrap();
+    };
+    let is_ejected = || destination.ejected().is_some();
+    until(&is_ejected).await;
+    assert_eq!(dials(), 2);
+    // The one that probes it goes to the other endpoint when that fails.
+    until(&|| dials() > 2).await;
+    assert!(is_ejected());
+    assert_eq!(dials(), 3);
+    accept_all(TcpListener::bind(down).await.unwrap());
+    until(&|| dials() >= 10).await;
+    assert!(!destination.are_some_out());
+}
+
 #[tokio::test]
 async fn no_more_connections_are_open_than_the_policy_says() {
     let (_listener, port) = listening().await;
@@ -381,7 +432,8 @@ async fn live_connections_are_judged_again_after_a_change() {
         let asked = Asked::Present(&echo);
         let reached = bench.endpoint(asked).await.unwrap();
         let (from, ask) = (bench.from(), ask(asked));
-        let mut until = std::pin::pin!(bench.reach.until_denied(&from, &ask, &reached.picked));
+        let mut until =
+            std::pin::pin!(bench.reach.until_denied(&from, &ask, (&reached.picked, None)));
         tokio::select! {
             biased;
             denied = &mut until => panic!("{denied}"),
@@ -397,27 +449,29 @@ async fn live_connections_are_judged_again_after_a_change() {
 /// a tunnel.
 #[tokio::test]
 async fn live_connections_end_that_are_wanted_encrypted() {
-    use Demand::{Application, Mesh, Nothing};
+    use Demand::{Impossible, Mesh, Nothing};
+    let refused = || Impossible("x".into());
     let destination: SocketAddr = "10.0.0.7:8080".parse().unwrap();
     let captured = Some(Arc::new(Workload { enrolled: true, ..workload("pod", "10.0.0.7") }));
     for (clients, demand, workload, ends) in [
-        (None, Application, None, true),
-        (None, Application, captured.clone(), true),
+        (None, refused(), None, true),
+        (None, refused(), captured.clone(), true),
         (None, Mesh, None, true),
         (None, Mesh, captured.clone(), false),
         (None, Nothing, None, false),
         // Another namespace's object is a matter of that namespace's clients.
-        (Some("evil"), Application, None, false),
+        (Some("evil"), refused(), None, false),
     ] {
         let bench = Bench::new(Fixture::default().service(outside(&["127.0.0.1"], 80)));
         let echo = bench.world().service(&key("echo")).unwrap().clone();
         let (from, ask) = (bench.from(), ask(Asked::Decided(&echo)));
         let to = Picked::dialled(destination, workload.clone());
-        let mut until = std::pin::pin!(bench.reach.until_denied(&from, &ask, &to));
+        let mut until = std::pin::pin!(bench.reach.until_denied(&from, &ask, (&to, None)));
         let open = tokio::time::timeout(A_MOMENT, until.as_mut()).await;
         assert!(open.is_err(), "nothing is wanted yet");
         let mut wanted = (*echo).clone();
-        let wish = Wish { by: "DestinationRule echo".into(), rest: demand, ports: [].into() };
+        let wish =
+            Wish { by: "DestinationRule echo".into(), rest: demand.clone(), ports: [].into() };
         wanted.encryption.add(clients.map(Str::from).as_ref(), wish.into());
         bench.store.publish(Fixture::default().service(wanted).mesh);
         let patience = if ends { SOON } else { A_MOMENT };

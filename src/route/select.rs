@@ -108,9 +108,11 @@ pub fn leading_to<'a>(
                 && world.service(service).is_some_and(|service| match &backend.subset {
                     None => serves(service, *port, workload, target_port),
                     Some(name) => {
-                        let subset = service.traffic.subsets_of(client_namespace).get(name);
-                        let mut ways = ways(service, *port, workload, target_port);
-                        subset.is_some_and(|subset| ways.any(|it| subset.has(&it.subsets)))
+                        let mut seen = service.traffic.subsets_named(client_namespace, name);
+                        seen.any(|subset| {
+                            let mut ways = ways(service, *port, workload, target_port);
+                            ways.any(|it| subset.has(&it.subsets))
+                        })
                     }
                 })
         }

@@ -75,6 +75,8 @@ pub enum ConditionReason {
     TargetNotFound,
     /// A policy cannot be attached to such a thing (GEP-713).
     Invalid,
+    /// An annotation says that the policy is another implementation's.
+    Ignored,
     /// A part of a policy takes no effect (GEP-713).
     PartiallyProgrammed,
     /// A policy takes no effect, because its target is a route in the clients' namespace.
@@ -83,6 +85,10 @@ pub enum ConditionReason {
     Overridden,
     /// What the object asks for is not carried out, so that traffic is refused.
     NotSupported,
+    /// A reference leads to no certificates of an authority (GEP-1897).
+    InvalidCaCertificateRef,
+    /// There is no authority by which servers could be verified (GEP-1897).
+    NoValidCaCertificate,
 }
 
 /// One complaint. The order is that of reading: by origin, then by object.
@@ -159,10 +165,13 @@ impl ConditionReason {
             ConditionReason::InvalidKind => "InvalidKind",
             ConditionReason::TargetNotFound => "TargetNotFound",
             ConditionReason::Invalid => "Invalid",
+            ConditionReason::Ignored => "Ignored",
             ConditionReason::PartiallyProgrammed => "PartiallyProgrammed",
             ConditionReason::ConsumerRoute => "ConsumerRoute",
             ConditionReason::Overridden => "Overridden",
             ConditionReason::NotSupported => "NotSupported",
+            ConditionReason::InvalidCaCertificateRef => "InvalidCACertificateRef",
+            ConditionReason::NoValidCaCertificate => "NoValidCACertificate",
         }
     }
 }

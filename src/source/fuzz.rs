@@ -70,6 +70,7 @@ fn settings() -> TranslateSettings {
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
         public_service_entries: Vec::new(),
+        tls_directory: None,
         revisions: vec!["default".into()],
         missing_waypoint: crate::config::MissingWaypoint::Refuse,
         tracing: std::sync::Arc::default(),

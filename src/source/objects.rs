@@ -4,9 +4,11 @@
 
 mod attachment;
 mod authorization_policy;
+mod backend_traffic_policy;
 mod destination_rule;
 mod gateway;
 mod grpc_route;
+mod http_retry;
 mod http_route;
 mod kind;
 mod mesh_config;
@@ -34,15 +36,20 @@ pub use authorization_policy::{
     AuthorizationPolicy, AuthorizationPolicySpec, PolicyAction, PolicyCondition, PolicyFrom,
     PolicyOperation, PolicyProvider, PolicyRule, PolicySource, PolicyTo,
 };
+pub use backend_traffic_policy::{
+    BackendTrafficPolicySpec, BudgetDetails, RequestRate, RetryConstraint, XBackendTrafficPolicy,
+};
 pub use destination_rule::{
-    ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, HttpCookie, LoadBalancer,
-    PortTrafficPolicy, RawOutlierDetection, RuleTrafficPolicy, Subset,
+    ClientTls, ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, Distribute,
+    HttpCookie, LoadBalancer, LocalitySetting, PortTrafficPolicy, RawOutlierDetection, RetryBudget,
+    RuleTrafficPolicy, Subset, Warmup,
 };
 pub use gateway::{
     AllowedNamespaces, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,
     Listener, NamespacesFrom,
 };
 pub use grpc_route::{GrpcRoute, GrpcRouteMatch, GrpcRouteRule, GrpcRouteSpec};
+pub use http_retry::HttpRetry;
 pub use http_route::{
     HttpRoute, HttpRouteRule, HttpRouteSpec, ParentRef, RawRetry, RawTimeouts, RouteBackendRef,
     RouteMatch, Unsupported, says_something,
@@ -51,8 +58,8 @@ pub use kind::{Recognised, key_of};
 pub use mesh_config::{
     AccessLogEncoding, CheckedBody, ConfigMap, DefaultConfig, DefaultProviders, DefaultTracing,
     DefaultTrafficPolicy, EntryVisibility, ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider,
-    FileAccessLog, HttpRetry, LogFormat, MESH_CONFIG, MeshConfig, OpenTelemetry, OtelAccessLog,
-    OtlpHeader, OtlpHttp, OutboundTrafficPolicy, ServiceEntryVisibility, VisibilityPolicy,
+    FileAccessLog, LogFormat, MESH_CONFIG, MeshConfig, OpenTelemetry, OtelAccessLog, OtlpHeader,
+    OtlpHttp, OutboundTrafficPolicy, ServiceEntryVisibility, VisibilityPolicy,
 };
 pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
@@ -86,9 +93,8 @@ pub use traffic_policy::{TrafficPolicy, TrafficPolicySpec};
 pub use unserved::{BackendTlsPolicy, EnvoyFilter, WasmPlugin};
 pub use virtual_service::{
     VirtualDelegate, VirtualDestination, VirtualHttpDestination, VirtualHttpMatch,
-    VirtualHttpRoute, VirtualMirror, VirtualRetry, VirtualService, VirtualServiceSpec,
-    VirtualStreamDestination, VirtualStreamMatch, VirtualTcpRoute, VirtualTlsMatch,
-    VirtualTlsRoute,
+    VirtualHttpRoute, VirtualMirror, VirtualService, VirtualServiceSpec, VirtualStreamDestination,
+    VirtualStreamMatch, VirtualTcpRoute, VirtualTlsMatch, VirtualTlsRoute,
 };
 
 pub use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
@@ -264,7 +270,8 @@ kinds! {
         plural: "configmaps",
         only: Some(MESH_CONFIG),
         affects: Affects::Frame,
-        used: "the key `mesh` of `istio` in the root namespace, [see below](#meshconfig)",
+        used: "the key `mesh` of `istio` in the root namespace, [see below](#meshconfig); in a directory, `ca.crt` of those that a \
+               [BackendTLSPolicy](tls-origination.md#backendtlspolicy) names",
         ..Row::of("", &["v1"])
     };
     GatewayClass: GatewayClass = Row {
@@ -406,10 +413,10 @@ kinds! {
         schema: Schema::Check(filter::judge_spec),
         definition: Some(Definition {
             short: "tp",
-            description: "Rate limits and faults of requests (docs/traffic-policy.md).",
+            description: "Rate limits, faults and hedging of requests (docs/traffic-policy.md).",
             columns: &[],
         }),
-        used: "rate limits and faults, [on its own page](traffic-policy.md)",
+        used: "rate limits, faults and hedging, [on its own page](traffic-policy.md)",
         ..Row::of(ISTHMUS_GROUP, &["v1alpha1"])
     };
     DestinationRule: DestinationRule, spec DestinationRuleSpec = Row {
@@ -426,17 +433,21 @@ kinds! {
         used: "[on its own page](destination-rules.md)",
         ..Row::of(ISTIO_NETWORKING_GROUP, &["v1", "v1beta1", "v1alpha3"])
     };
-    BackendTLSPolicy: BackendTlsPolicy = Row {
-        plural: "backendtlspolicies",
-        carried_out: CarriedOut::No {
-            instead: "is not carried out: what is addressed to its targets is refused rather than sent without TLS. Let \
-                      clients speak TLS themselves, and delete it",
-            denies: true,
-        },
+    XBackendTrafficPolicy: XBackendTrafficPolicy = Row {
+        plural: "xbackendtrafficpolicies",
         guards: Guards::Limits,
         affects: Affects::Frame,
         status: Status::Ancestors,
-        used: "rejects traffic that it would encrypt, [see below](#unsupported-kinds)",
+        schema: Schema::Spec(&gateway_api::BACKEND_TRAFFIC_POLICY),
+        used: "`retryConstraint` for Services ([retries](retries.md#retry-budgets))",
+        ..Row::of(GATEWAY_X_GROUP, &["v1alpha1"])
+    };
+    BackendTLSPolicy: BackendTlsPolicy = Row {
+        plural: "backendtlspolicies",
+        guards: Guards::Limits,
+        affects: Affects::Frame,
+        status: Status::Ancestors,
+        used: "TLS to its targets, [on its own page](tls-origination.md#backendtlspolicy)",
         ..Row::of(GATEWAY_GROUP, &["v1", "v1alpha3"])
     };
     VirtualService: VirtualService, spec VirtualServiceSpec = Row {

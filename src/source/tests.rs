@@ -12,6 +12,7 @@ pub(super) fn settings() -> TranslateSettings {
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
         public_service_entries: Vec::new(),
+        tls_directory: None,
         revisions: vec!["default".into()],
         missing_waypoint: crate::config::MissingWaypoint::Refuse,
         tracing: std::sync::Arc::default(),
@@ -27,7 +28,7 @@ pub(super) fn file(name: &str, text: &str) -> File {
     File { name: name.into(), documents: Ok(parse(text).into()) }
 }
 
-pub(super) fn translated(text: &str) -> Translation {
+pub(crate) fn translated(text: &str) -> Translation {
     translated_with(text, &settings())
 }
 

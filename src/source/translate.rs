@@ -14,6 +14,7 @@ mod entries;
 mod ext_authz;
 mod frame;
 mod grpc_route;
+mod http_retry;
 mod http_route;
 mod labels;
 mod meaningless;
@@ -48,6 +49,7 @@ pub use translator::Translator;
 pub(crate) use virtual_service::tests::compiled as compiled_virtual_service;
 pub use waypoint::{CLASS as WAYPOINT_CLASS, LAYER4_ALONE, Resolved, WaypointBindings};
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::objects::{ConfigMap, Kind, MESH_CONFIG, MeshConfig, Namespace, Typed, label};
@@ -67,6 +69,8 @@ pub struct TranslateSettings {
     pub root_namespace: Str,
     /// Namespaces whose ServiceEntries clients of all namespaces see, besides the root namespace's; `*` for all.
     pub public_service_entries: Vec<Str>,
+    /// Where files lie that DestinationRules name, in a folder for each namespace; `None`: they may name none.
+    pub tls_directory: Option<PathBuf>,
     /// What Gateways and routes may have in the label `istio.io/rev` to be ours.
     pub revisions: Vec<Str>,
     pub missing_waypoint: MissingWaypoint,
@@ -101,6 +105,7 @@ fn attachments() -> Vec<Box<dyn Attach>> {
     vec![
         Box::new(traffic_policy::Attachments::default()),
         Box::new(telemetry::Attachments::default()),
+        Box::new(destination_rule::Targets),
     ]
 }
 

@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 
 use super::Reporter;
 use super::panics::panics;
-use crate::traffic;
+use crate::traffic::{self, attempts};
 
 metrics! {
     /// Handles for the rooms that count; cheap to clone.
@@ -121,6 +121,7 @@ impl Collector for ProcessCollector {
         let kind = counted.metric_type();
         counted.encode(encoder.encode_descriptor("isthmus_panics", help, None, kind)?)?;
         outliers(&mut encoder)?;
+        retries(&mut encoder)?;
         if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
             let open = i64::try_from(entries.count()).unwrap_or(i64::MAX);
             gauge(&mut encoder, "process_open_fds", "Open file descriptors", open)?;
@@ -144,30 +145,101 @@ impl Collector for ProcessCollector {
     }
 }
 
-/// Ejections by DestinationRules, of all destinations.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutlierLabels {
+    namespace: String,
+    service: String,
+    port: String,
+}
+
+impl OutlierLabels {
+    fn of(port: &traffic::ServicePort) -> Self {
+        let traffic::ServicePort { namespace, service, port } = port;
+        let port = if *port == 0 { "other".to_owned() } else { port.to_string() };
+        Self { namespace: namespace.to_string(), service: service.to_string(), port }
+    }
+}
+
+/// Ejections by DestinationRules, by service and port.
 fn outliers(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let traffic::Totals { ejections, overflows, active } = traffic::totals();
-    for (name, help, count) in [
+    let all = traffic::totals();
+    let counters: [(&str, &str, fn(&traffic::Totals) -> u64); 2] = [
         (
             "isthmus_outlier_ejections",
             "Endpoints that were ejected by the outlierDetection of a DestinationRule",
-            ejections,
+            |totals| totals.ejections,
         ),
         (
             "isthmus_outlier_ejections_overflow",
             "Endpoints that were not ejected because maxEjectionPercent of their service's were already",
+            |totals| totals.overflows,
+        ),
+    ];
+    for (name, help, count) in counters {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (port, totals) in &all {
+            let labels = OutlierLabels::of(port);
+            ConstCounter::new(count(totals)).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    let (name, help) =
+        ("isthmus_outlier_ejected_endpoints", "Endpoints that are ejected at present");
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (port, totals) in &all {
+        let labels = OutlierLabels::of(port);
+        ConstGauge::new(totals.active).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// What became of attempts at endpoints, of all requests.
+fn retries(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let attempts::Attempts {
+        retries,
+        successes,
+        exhausted,
+        overflows,
+        hedges,
+        hedges_won,
+        hedges_overflowed,
+    } = attempts::totals();
+    for (name, help, count) in [
+        ("isthmus_retries", "Requests that were sent again, each time", retries),
+        (
+            "isthmus_retries_success",
+            "Requests that were sent again, and whose last response was good enough",
+            successes,
+        ),
+        (
+            "isthmus_retries_limit_exceeded",
+            "Requests that were sent as often as their retry policy permits, and failed",
+            exhausted,
+        ),
+        (
+            "isthmus_retries_overflow",
+            "Requests that were not sent again because of a retry budget or maxRetries",
             overflows,
+        ),
+        (
+            "isthmus_hedged_requests",
+            "Requests that were sent to another endpoint while they waited for an answer, each time",
+            hedges,
+        ),
+        (
+            "isthmus_hedged_requests_won",
+            "Requests that were sent to another endpoint and answered there first",
+            hedges_won,
+        ),
+        (
+            "isthmus_hedged_requests_overflow",
+            "Requests that were not sent to another endpoint because of a retry budget",
+            hedges_overflowed,
         ),
     ] {
         let counter = ConstCounter::new(count);
         counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
     }
-    gauge(
-        encoder,
-        "isthmus_outlier_ejected_endpoints",
-        "Endpoints that are ejected at present",
-        active,
-    )
+    Ok(())
 }
 
 /// The second number of the file, in pages (proc_pid_statm(5)).

@@ -27,6 +27,12 @@ metrics! {
         writes: Family<WriteLabels, Counter> = "isthmus_controller_status_writes";
         /// Duration of granted certificate requests, including the API server's answers.
         duration: Histogram = "isthmus_controller_signing_duration", Seconds, BUCKETS;
+        /// Connections of agents that exchange tokens of shared rate limits through this replica of the controller.
+        pub exchange_nodes: Gauge = "isthmus_controller_exchange_nodes";
+        /// Shared rate limits of Services that these agents have pods of.
+        pub exchange_limits: Gauge = "isthmus_controller_exchange_limits";
+        /// Keys of these limits of which a node lacked tokens within seconds.
+        pub exchange_keys: Gauge = "isthmus_controller_exchange_keys";
         /// Expiry of the CA's signing certificate, in seconds since 1970; 0 without one.
         ca_end: Gauge<f64, AtomicU64> = "isthmus_controller_ca_end";
     }

@@ -268,7 +268,7 @@ impl OwnedLabels {
                 replace(&mut response.grpc_status, Grpc::read(value).map(Some))
             }
             ("response_flags", _) => {
-                let flags = Reason::ALL.iter().map(|reason| reason.flag()).chain([OTHER]);
+                let flags = Reason::all_flags().chain([OTHER]);
                 replace(&mut self.flags, one_of(flags, value))
             }
             ("connection_security_policy", _) => {

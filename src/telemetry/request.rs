@@ -202,9 +202,11 @@ impl RequestRecord {
         self.upstream_time = Some(time);
     }
 
-    fn reason(&self) -> Reason {
-        let told = self.failure.as_ref().or(self.mark.as_ref());
-        told.map_or(Reason::None, |(reason, _)| *reason)
+    /// The values of `response_flags`.
+    fn flags(&self) -> &'static str {
+        let reason = |told: &Option<(Reason, String)>| told.as_ref().map(|(reason, _)| *reason);
+        let mark = reason(&self.mark).unwrap_or_default();
+        reason(&self.failure).unwrap_or_default().flag_beside(mark)
     }
 
     /// Envoy's `response_code_details`.
@@ -241,7 +243,7 @@ impl RequestRecord {
             service: &self.start.service,
             mutual_tls: self.start.mutual_tls,
             protocol: if self.start.grpc { "grpc" } else { "http" },
-            flags: self.reason().flag(),
+            flags: self.flags(),
             response: Some(Response::new(self.code(), self.grpc_status)),
             charged: None,
         };
@@ -325,7 +327,7 @@ impl RequestRecord {
         if let Some(status) = self.grpc_status {
             line.bare("grpc_status", status);
         }
-        line.text("response_flags", self.reason().flag());
+        line.text("response_flags", self.flags());
         line.known("response_code_details", self.details());
         line.bare("bytes_received", self.request_bytes);
         line.bare("bytes_sent", self.response_bytes);

@@ -47,7 +47,9 @@ impl HashKey {
             Self::Header(name) => {
                 let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes).peekable();
                 values.peek()?;
-                known(hash(&values.collect::<Vec<_>>()))
+                let mut hasher = DefaultHasher::new();
+                values.for_each(|value| value.hash(&mut hasher));
+                known(hasher.finish())
             }
             Self::SourceIp => known(of_address(source)),
             Self::Query(name) => {

@@ -71,13 +71,14 @@ pub struct Place {
 /// A limit that is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overflow {
+    /// From the policy on.
     pub(super) field: &'static str,
     pub(super) by: crate::base::Str,
 }
 
 impl fmt::Display for Overflow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "connectionPool.{} of {} is reached", self.field, self.by)
+        write!(f, "{} of {} is reached", self.field, self.by)
     }
 }
 
@@ -108,12 +109,12 @@ impl Usage {
     }
 
     pub(super) fn connection(&self) -> Result<Option<Box<Place>>, &'static str> {
-        let permit = take(self.connections.as_ref(), "tcp.maxConnections")?;
+        let permit = take(self.connections.as_ref(), "connectionPool.tcp.maxConnections")?;
         Ok(permit.map(|permit| Place::of([Some(permit), None])))
     }
 
     pub(super) fn retry(&self) -> Result<Option<Box<Place>>, &'static str> {
-        let permit = take(self.retries.as_ref(), "http.maxRetries")?;
+        let permit = take(self.retries.as_ref(), "connectionPool.http.maxRetries")?;
         Ok(permit.map(|permit| Place::of([Some(permit), None])))
     }
 
@@ -123,7 +124,7 @@ impl Usage {
         limits: &Limits,
         has_own_connection: bool,
     ) -> Result<Option<Box<Place>>, &'static str> {
-        let request = take(self.requests.as_ref(), "http.http2MaxRequests")?;
+        let request = take(self.requests.as_ref(), "connectionPool.http.http2MaxRequests")?;
         let connections = self.connections.as_ref().filter(|_| has_own_connection);
         let connection = match connections {
             Some(connections) => Some(self.await_connection(connections, limits).await?),
@@ -140,7 +141,7 @@ impl Usage {
         connections: &Arc<Semaphore>,
         limits: &Limits,
     ) -> Result<OwnedSemaphorePermit, &'static str> {
-        const FULL: &str = "http.http1MaxPendingRequests";
+        const FULL: &str = "connectionPool.http.http1MaxPendingRequests";
         if let Ok(permit) = connections.clone().try_acquire_owned() {
             return Ok(permit);
         }

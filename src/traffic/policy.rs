@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{HashKey, Limits};
+use super::{HashKey, Limits, LocalityPolicy, RetryBudget, Warmup};
 use crate::base::Str;
 
 /// What holds for connections and requests to one port of a service.
@@ -16,12 +16,26 @@ pub struct Policy {
     pub outliers: Option<OutlierDetection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Box<Limits>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Box<RetryBudget>>,
+    /// `None`: as the service's `trafficDistribution` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Box<LocalityPolicy>>,
+    /// For balancers that heed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup: Option<Warmup>,
 }
 
 impl Policy {
     /// Nothing differs from a port without a policy.
     pub fn says_nothing(&self) -> bool {
-        self.balancer.is_none() && self.outliers.is_none() && self.limits.is_none()
+        let Self { by: _, balancer, outliers, limits, locality, warmup, budget } = self;
+        balancer.is_none()
+            && outliers.is_none()
+            && limits.is_none()
+            && locality.is_none()
+            && warmup.is_none()
+            && budget.is_none()
     }
 }
 
@@ -30,6 +44,8 @@ impl Policy {
 pub enum Balancer {
     /// The less busy one of two.
     LeastRequest,
+    /// The one of two that answers sooner, by its latency and its load.
+    PeakEwma,
     Random,
     /// In turn.
     RoundRobin,

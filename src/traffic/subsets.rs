@@ -57,6 +57,11 @@ impl Subsets {
         }
     }
 
+    /// For each kind of clients.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Named> {
+        std::iter::once(&self.everyone).chain(self.namespaces.values())
+    }
+
     pub(super) fn of_client(&self, namespace: &str) -> &Named {
         self.namespaces.get(namespace).unwrap_or(&self.everyone)
     }
@@ -71,7 +76,7 @@ impl Subsets {
     }
 }
 
-fn inherit(subsets: &mut Named, before: &Named) {
+pub(super) fn inherit(subsets: &mut Named, before: &Named) {
     for (name, subset) in subsets {
         if let Some(before) = before.get(name) {
             super::inherit(&mut subset.ports, &before.ports);

@@ -13,9 +13,24 @@ fn endpoint(number: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, number], 8080))
 }
 
-fn destination(outliers: OutlierDetection) -> Destination {
+fn destination(outliers: OutlierDetection) -> Arc<Destination> {
     let policy = Policy { outliers: Some(outliers), ..Policy::default() };
-    Destination::new("Service shop/web, port 80".into(), policy)
+    Arc::new(Destination::new("Service shop/web, port 80".into(), policy))
+}
+
+/// `None`: no request may go there.
+fn attempt(destination: &Arc<Destination>, number: u8, pool: u32) -> Option<Attempt> {
+    let host = destination.records(&[endpoint(number)]).unwrap().remove(0);
+    destination.are_some_out();
+    host.is_open().then(|| destination.attempt(endpoint(number), &host, pool)).flatten()
+}
+
+/// What an attempt tells that began before anything else.
+fn hear(destination: &Arc<Destination>, number: u8, heard: Heard, pool: u32) {
+    let host = destination.records(&[endpoint(number)]).unwrap().remove(0);
+    if let Some(mut attempt) = destination.attempt(endpoint(number), &host, pool) {
+        attempt.heard(heard);
+    }
 }
 
 fn ejected(destination: &Destination) -> Vec<SocketAddr> {
@@ -54,15 +69,15 @@ async fn each_field_counts_what_istios_reference_says() {
     ] {
         let destination = destination(outliers.clone());
         for heard in results {
-            destination.heard(endpoint(1), *heard, 10);
+            hear(&destination, 1, *heard, 10);
         }
         assert_eq!(!ejected(&destination).is_empty(), expected, "{outliers:?} {results:?}");
     }
 }
 
-fn fail(destination: &Destination, number: u8, pool: u32) {
+fn fail(destination: &Arc<Destination>, number: u8, pool: u32) {
     for _ in 0..5 {
-        destination.heard(endpoint(number), Heard::Failed, pool);
+        hear(destination, number, Heard::Failed, pool);
     }
 }
 
@@ -70,7 +85,7 @@ fn fail(destination: &Destination, number: u8, pool: u32) {
 async fn an_ejection_grows_and_quiet_intervals_make_up_for_it() {
     let outliers = OutlierDetection { interval: 5 * SECOND, ..OutlierDetection::default() };
     let destination = destination(outliers);
-    // The second one follows at once: it begins at 31 s and ends at 95 s, a multiple of 5.
+    // The request that probes it fails at 31 s; the second ejection ends at 95 s, a multiple of 5.
     for (seconds, rest) in [(29, 2), (59, 6)] {
         fail(&destination, 1, 3);
         advance(seconds * SECOND).await;
@@ -78,13 +93,14 @@ async fn an_ejection_grows_and_quiet_intervals_make_up_for_it() {
         advance(rest * SECOND).await;
         assert_eq!(ejected(&destination), [], "{seconds}");
     }
+    hear(&destination, 1, Heard::Accepted, 3);
     // Errors before the ejection do not count any more.
     for _ in 0..4 {
-        destination.heard(endpoint(1), Heard::Failed, 3);
+        hear(&destination, 1, Heard::Failed, 3);
     }
     assert_eq!(ejected(&destination), []);
     advance(100 * SECOND).await;
-    destination.heard(endpoint(1), Heard::Failed, 3);
+    hear(&destination, 1, Heard::Failed, 3);
     assert_eq!(ejected(&destination), [endpoint(1)]);
     advance(35 * SECOND).await;
     assert_eq!(ejected(&destination), [], "it is the first one again");
@@ -93,6 +109,131 @@ async fn an_ejection_grows_and_quiet_intervals_make_up_for_it() {
         advance(policy::LONGEST_EJECTION + 6 * SECOND).await;
         assert_eq!(ejected(&destination), [], "no ejection is longer");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_request_probes_an_endpoint_before_it_serves_again() {
+    let destination = destination(OutlierDetection::default());
+    fail(&destination, 1, 3);
+    assert!(attempt(&destination, 1, 3).is_none(), "ejected");
+    advance(31 * SECOND).await;
+    let probe = attempt(&destination, 1, 3).unwrap();
+    assert!(attempt(&destination, 1, 3).is_none(), "one at a time");
+    // One that its client gave up says nothing, and makes room for another.
+    drop(probe);
+    let mut probe = attempt(&destination, 1, 3).unwrap();
+    probe.heard(Heard::Status(500));
+    // At once, and for twice as long, however many failures in a row the policy wants.
+    assert_eq!(ejected(&destination), [endpoint(1)]);
+    advance(50 * SECOND).await;
+    assert_eq!(ejected(&destination), [endpoint(1)]);
+    advance(20 * SECOND).await;
+    let mut probe = attempt(&destination, 1, 3).unwrap();
+    probe.heard(Heard::Status(200));
+    let all: Vec<_> = (0..9).map(|_| attempt(&destination, 1, 3).unwrap()).collect();
+    drop(all);
+    assert!(!destination.are_some_out());
+}
+
+/// What was sent before the ejection neither ends it nor begins another one.
+#[tokio::test(start_paused = true)]
+async fn only_the_probe_decides() {
+    let destination = destination(OutlierDetection::default());
+    let mut before: Vec<_> = (0..4).map(|_| attempt(&destination, 1, 3).unwrap()).collect();
+    fail(&destination, 1, 3);
+    before[0].heard(Heard::Accepted);
+    assert_eq!(ejected(&destination), [endpoint(1)]);
+    advance(31 * SECOND).await;
+    let probe = attempt(&destination, 1, 3).unwrap();
+    before[1].heard(Heard::Accepted);
+    before[2].heard(Heard::Failed);
+    assert!(attempt(&destination, 1, 3).is_none(), "the probe is on its way");
+    drop(probe);
+    assert!(attempt(&destination, 1, 3).is_some());
+}
+
+/// While others are ejected, as many as may be, a probe that fails changes nothing: the endpoint serves, as it would have without.
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_fails_does_not_exceed_the_percentage() {
+    let destination = destination(OutlierDetection::default());
+    fail(&destination, 1, 3);
+    advance(31 * SECOND).await;
+    let mut probe = attempt(&destination, 1, 3).unwrap();
+    fail(&destination, 2, 3);
+    assert_eq!(ejected(&destination), [endpoint(2)]);
+    probe.heard(Heard::Failed);
+    assert_eq!(ejected(&destination), [endpoint(2)]);
+    assert!(attempt(&destination, 1, 3).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_endpoint_any_more_is_forgotten() {
+    let destination = destination(OutlierDetection::default());
+    let all = |numbers: &[u8]| {
+        let listed: Vec<_> = numbers.iter().map(|it| (endpoint(*it), true)).collect();
+        destination.follow(&listed);
+    };
+    all(&[1, 2, 3]);
+    fail(&destination, 1, 3);
+    all(&[2, 3]);
+    assert_eq!(ejected(&destination), []);
+    assert!(!destination.are_some_out());
+    // A pod that gets the address is another one; one that Kubernetes calls unready for a while is not.
+    all(&[1, 2, 3]);
+    assert!(attempt(&destination, 1, 3).is_some());
+    fail(&destination, 1, 3);
+    destination.follow(&[(endpoint(1), false), (endpoint(2), true), (endpoint(3), true)]);
+    assert_eq!(ejected(&destination), [endpoint(1)]);
+    fail(&destination, 2, 3);
+    assert_eq!(ejected(&destination), [endpoint(1)], "one at a time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_endpoints_warm_up_and_those_that_were_there_do_not() {
+    let warmup = Some(Warmup { duration: 100 * SECOND, least: 0.1, aggression: 1.0 });
+    let outliers = Some(OutlierDetection::default());
+    let policy = Policy { warmup, outliers, ..Policy::default() };
+    let destination = Arc::new(Destination::new("web".into(), policy));
+    let part = |number: u8| {
+        let host = destination.records(&[endpoint(number)]).unwrap().remove(0);
+        destination.parts().map_or(1.0, |part| part(&host))
+    };
+    destination.follow(&[(endpoint(1), true), (endpoint(2), false)]);
+    assert!(destination.parts().is_none(), "the agent knows nothing of their age");
+    advance(50 * SECOND).await;
+    destination.follow(&[(endpoint(1), true), (endpoint(2), true), (endpoint(3), false)]);
+    assert_eq!((part(1), part(2), part(3)), (1.0, 0.1, 1.0));
+    advance(50 * SECOND).await;
+    assert!((part(2) - 0.5).abs() < 0.001);
+    advance(51 * SECOND).await;
+    assert!(destination.parts().is_none(), "nobody is asked any more");
+    // From the probe on, too.
+    fail(&destination, 1, 3);
+    advance(40 * SECOND).await;
+    let mut probe = attempt(&destination, 1, 3).unwrap();
+    probe.heard(Heard::Accepted);
+    assert_eq!((part(1), part(2)), (0.1, 1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dump_shows_what_is_not_as_usual() {
+    let warmup = Some(Warmup { duration: 100 * SECOND, least: 0.1, aggression: 1.0 });
+    let outliers = Some(OutlierDetection::default());
+    let balancer = Some(Balancer::PeakEwma);
+    let policy = Policy { warmup, outliers, balancer, ..Policy::default() };
+    let destination = Arc::new(Destination::new("web".into(), policy));
+    destination.follow(&[(endpoint(1), true), (endpoint(4), true)]);
+    fail(&destination, 1, 30);
+    advance(31 * SECOND).await;
+    destination.follow(&[1, 2, 3, 4].map(|number| (endpoint(number), true)));
+    fail(&destination, 2, 30);
+    let shown = serde_json::to_value(&*destination).unwrap();
+    let states: Vec<_> = shown["endpoints"].as_array().unwrap().iter().collect();
+    let state = |index: usize| states[index]["state"].as_str().unwrap();
+    assert_eq!((state(0), state(1), state(2)), ("probing", "ejected", "warming"));
+    assert_eq!(states.len(), 3, "{states:?}");
+    assert_eq!(states[1]["times"], 1);
+    assert_eq!(shown["ejected"], serde_json::json!(["10.0.0.2:8080"]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,7 +300,7 @@ fn threads_agree() {
             scope.spawn(|| {
                 let _inside = runtime.enter();
                 for number in (1..=20).cycle().take(2000) {
-                    destination.heard(endpoint(number), Heard::Failed, 20);
+                    hear(&destination, number, Heard::Failed, 20);
                 }
             });
         }
@@ -171,11 +312,11 @@ fn threads_agree() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_seen_is_kept_while_the_policy_is_the_same() {
-    let ports = |outliers: OutlierDetection| Ports::from([(80, Arc::new(destination(outliers)))]);
+    let ports = |outliers: OutlierDetection| Ports::from([(80, destination(outliers))]);
     let mut before = Traffic::default();
     before.set(None, ports(OutlierDetection::default()));
     before.set(Some("shop".into()), ports(OutlierDetection::default()));
-    fail(before.of_client("other", 80).unwrap(), 1, 3);
+    fail(before.of_client("other", &[], 80).unwrap(), 1, 3);
     for (consecutive_errors, expected) in [(5, 1), (6, 0)] {
         let mut after = Traffic::default();
         after.set(
@@ -184,28 +325,54 @@ async fn what_was_seen_is_kept_while_the_policy_is_the_same() {
         );
         after.set(Some("shop".into()), ports(OutlierDetection::default()));
         after.inherit(&before);
-        assert_eq!(ejected(after.of_client("other", 80).unwrap()).len(), expected);
-        assert_eq!(ejected(after.of_client("shop", 80).unwrap()).len(), 0, "one of its own");
-        assert!(after.of_client("shop", 81).is_none());
+        assert_eq!(ejected(after.of_client("other", &[], 80).unwrap()).len(), expected);
+        assert_eq!(ejected(after.of_client("shop", &[], 80).unwrap()).len(), 0, "one of its own");
+        assert!(after.of_client("shop", &[], 81).is_none());
     }
 }
 
 #[test]
-fn turns_are_exact_by_weight() {
-    let balancer = Some(Balancer::RoundRobin);
-    let destination = Destination::new("web".into(), Policy { balancer, ..Policy::default() });
-    let mut places = vec![0u32; 3];
-    for _ in 0..300 {
-        places[usize::try_from(destination.place_of_turn(3, 3).unwrap()).unwrap()] += 1;
+fn a_rule_that_selects_a_client_comes_before_its_namespaces() {
+    let ports = |name: &str| {
+        let policy =
+            Policy { by: name.into(), balancer: Some(Balancer::Random), ..Policy::default() };
+        Ports::from([(80, Arc::new(Destination::new("web".into(), policy)))])
+    };
+    let mut traffic = Traffic::default();
+    traffic.set(None, ports("all"));
+    traffic.set(Some("shop".into()), ports("shop"));
+    let subsets = |names: &[&str]| -> Named {
+        names.iter().map(|name| (Str::from(*name), Subset::default())).collect()
+    };
+    traffic.set_subsets(None, subsets(&["v1"]));
+    traffic.set_selected("shop".into(), "first".into(), ports("first"), subsets(&["v2"]));
+    traffic.set_selected("shop".into(), "second".into(), ports("second"), Named::default());
+    for (namespace, rules, expected) in [
+        ("shop", &["second", "first"][..], "first"),
+        ("shop", &["second"], "second"),
+        ("shop", &["other"], "shop"),
+        ("shop", &[], "shop"),
+        // Another namespace's rule of that name.
+        ("other", &["first"], "all"),
+    ] {
+        let rules: Vec<Str> = rules.iter().map(|it| Str::from(*it)).collect();
+        let found = traffic.of_client(namespace, &rules, 80).unwrap();
+        assert_eq!(found.policy.by, expected, "{namespace} {rules:?}");
+        let subsets: Vec<&Str> = traffic.subsets_of(namespace, &rules).keys().collect();
+        let of_rule = match expected {
+            "first" => vec!["v2"],
+            "second" => vec![],
+            _ => vec!["v1"],
+        };
+        assert_eq!(subsets, of_rule, "{namespace} {rules:?}");
     }
-    assert_eq!(places, [100, 100, 100]);
-    // Weights 1 and 9: the light one is never more than a turn away from its share.
-    let mut light = 0i64;
-    for turn in 1..=1000i64 {
-        light += i64::from(destination.place_of_turn(2, 10).unwrap() < 1);
-        assert!((light * 10 - turn).abs() <= 20, "{light} of {turn}");
+    for (namespace, name, expected) in
+        [("shop", "v1", 1), ("shop", "v2", 1), ("other", "v2", 0), ("other", "v1", 1)]
+    {
+        assert_eq!(traffic.subsets_named(namespace, name).count(), expected);
     }
-    assert_eq!(destination.place_of_turn(0, 0), None);
+    let named = vec![Str::from("first")];
+    assert!(traffic.of_client("shop", &named, 81).is_none());
 }
 
 #[test]
@@ -328,8 +495,10 @@ async fn each_limit_is_kept_and_given_back() {
     let retry = destination.retry().unwrap();
     assert!(destination.retry().unwrap_err().to_string().contains("http.maxRetries"));
     drop(retry);
-    assert!(destination.retry().unwrap().is_some());
+    assert!(destination.retry().is_ok());
     let none = limited(Limits::default());
     assert!(!none.limits_requests());
-    assert!(none.retry().unwrap().is_none() && none.connection().unwrap().is_none());
+    assert!(none.retry().is_ok() && none.connection().unwrap().is_none());
 }
+
+mod machine;

@@ -1,4 +1,5 @@
-//! A connection over plain TCP, over a tunnel or within the process, for rooms that do not need to distinguish them.
+//! A connection over plain TCP, over a tunnel or within the process, perhaps under TLS to the application, for rooms that do not
+//! need to distinguish them.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +12,12 @@ use tokio::net::TcpStream;
 use super::joined::{JoinedRead, JoinedStream, JoinedWrite};
 use super::local::{LocalRead, LocalStream, LocalWrite};
 use super::stream::{HboneRead, HboneStream, HboneWrite};
-use crate::sock::{ChunkRead, ChunkWrite, Duplex, TcpRead, TcpWrite};
+use crate::filter::Meter;
+use crate::sock::{
+    ChunkRead, ChunkWrite, Duplex, Paced, PacedRead, PacedWrite, Split, SplitRead, SplitWrite,
+    TcpRead, TcpWrite,
+};
+use crate::tls;
 
 /// The carrier of a connection's bytes.
 pub enum Carrier {
@@ -21,6 +27,10 @@ pub enum Carrier {
     Local(LocalStream),
     /// Between workloads of this node, with the application's own connection.
     Joined(JoinedStream),
+    /// Whose bytes wait for their limits.
+    Paced(Box<Paced<Carrier>>),
+    /// Under TLS to the application, over one of the others.
+    Tls(Box<tls::Stream<Carrier>>),
 }
 
 /// The receiving half of a [`Carrier`].
@@ -29,6 +39,8 @@ pub enum CarrierRead {
     Hbone(HboneRead),
     Local(LocalRead),
     Joined(JoinedRead),
+    Paced(Box<PacedRead<CarrierRead>>),
+    Tls(SplitRead<Box<tls::Stream<Carrier>>>),
 }
 
 /// The sending half of a [`Carrier`].
@@ -37,6 +49,8 @@ pub enum CarrierWrite {
     Hbone(HboneWrite),
     Local(LocalWrite),
     Joined(JoinedWrite),
+    Paced(Box<PacedWrite<CarrierWrite>>),
+    Tls(SplitWrite<Box<tls::Stream<Carrier>>>),
 }
 
 /// Calls a method of the carrier.
@@ -47,6 +61,8 @@ macro_rules! forward {
             Self::Hbone($inner) => $call,
             Self::Local($inner) => $call,
             Self::Joined($inner) => $call,
+            Self::Paced($inner) => $call,
+            Self::Tls($inner) => $call,
         }
     };
 }
@@ -54,7 +70,30 @@ macro_rules! forward {
 impl Carrier {
     /// The other end is in this process.
     pub fn is_local(&self) -> bool {
-        matches!(self, Carrier::Local(_) | Carrier::Joined(_))
+        match self {
+            Carrier::Local(_) | Carrier::Joined(_) => true,
+            Carrier::Tls(stream) => stream.get_ref().0.is_local(),
+            Carrier::Tcp(_) | Carrier::Hbone(_) => false,
+            Carrier::Paced(paced) => paced.get_ref().is_local(),
+        }
+    }
+
+    /// Its bytes wait for what a meter, where there is one, has room for.
+    pub fn paced(self, meter: Option<Meter>) -> Self {
+        match meter {
+            Some(meter) => Carrier::Paced(Box::new(Paced::new(self, meter))),
+            None => self,
+        }
+    }
+
+    /// An agent of the mesh is at the other end.
+    pub fn leads_to_an_agent(&self) -> bool {
+        match self {
+            Carrier::Tcp(_) => false,
+            Carrier::Tls(stream) => stream.get_ref().0.leads_to_an_agent(),
+            Carrier::Paced(paced) => paced.get_ref().leads_to_an_agent(),
+            Carrier::Hbone(_) | Carrier::Local(_) | Carrier::Joined(_) => true,
+        }
     }
 }
 
@@ -79,6 +118,14 @@ impl Duplex for Carrier {
             Carrier::Joined(stream) => {
                 let (read, write) = stream.halves();
                 (CarrierRead::Joined(read), CarrierWrite::Joined(write))
+            }
+            Carrier::Paced(paced) => {
+                let (read, write) = paced.halves();
+                (CarrierRead::Paced(Box::new(read)), CarrierWrite::Paced(Box::new(write)))
+            }
+            Carrier::Tls(stream) => {
+                let (read, write) = Split(stream).halves();
+                (CarrierRead::Tls(read), CarrierWrite::Tls(write))
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{MeshNames, World, WorldStore};
-use crate::base::{Bits, Identity, ObjectKey};
+use crate::base::{Bits, Identity, LabelMap, ObjectKey};
 use crate::model::*;
 use crate::traffic::Traffic;
 
@@ -47,6 +47,8 @@ pub(crate) fn workload(name: &str, address: &str) -> Workload {
         peer_authentication: PeerAuthentication::default(),
         policies: Vec::new(),
         selected_by: Bits::default(),
+        labels: LabelMap::new(),
+        rules: Vec::new(),
         registry_only: false,
     }
 }
@@ -77,6 +79,7 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
                 node: workload.node.clone(),
                 locality: workload.locality.clone(),
                 subsets: Bits::default(),
+                labels: workload.labels.clone(),
             })
             .collect(),
         balancing: Balancing::default(),
@@ -85,6 +88,7 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
         traffic: Traffic::default(),
         filters: Vec::new(),
         port_filters: Vec::new(),
+        tables: Tables::default(),
         canary: None,
         ingress: false,
     }

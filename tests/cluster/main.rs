@@ -26,6 +26,7 @@ mod pods;
 mod rotation;
 mod routes;
 mod services;
+mod shared_limits;
 mod source;
 mod statuses;
 mod traffic;

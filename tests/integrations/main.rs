@@ -1,5 +1,5 @@
 //! Isthmus with the programs that people use beside it, as they are: an OpenTelemetry Collector, Jaeger, Prometheus, OPA,
-//! oauth2-proxy, Keycloak.
+//! oauth2-proxy, Keycloak, Envoy's rate limit service with Redis.
 //! `scripts/integrations` builds or installs them and runs this; it takes too long for every change. Without them the tests fail.
 
 #[path = "../support/support.rs"]
@@ -17,6 +17,7 @@ mod oauth2_proxy;
 mod opa;
 mod programs;
 mod prometheus;
+mod ratelimit;
 mod tracing;
 
 pub use bookinfo_lab::{WAYPOINT, application, bookinfo, captured_in, enrol, meshed, settle};

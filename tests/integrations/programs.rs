@@ -62,17 +62,23 @@ fn start_in(
 
 /// A pod of the namespace `auth` for one of them, on the node where details does not run, with a Service of its name.
 fn pod(name: &str, port: u16) -> String {
-    format!(
-        "
+    let namespace = "
 apiVersion: v1
 kind: Namespace
-metadata: {{name: auth, labels: {{istio.io/dataplane-mode: ambient}}}}
----
+metadata: {name: auth, labels: {istio.io/dataplane-mode: ambient}}
+---";
+    format!("{namespace}{}", pod_of("auth", name, port))
+}
+
+/// The same in another namespace that is there.
+pub fn pod_of(namespace: &str, name: &str, port: u16) -> String {
+    format!(
+        "
 apiVersion: v1
 kind: Pod
 metadata:
   name: {name}
-  namespace: auth
+  namespace: {namespace}
   labels: {{app: {name}}}
   annotations: {{isthmus.io/node: node-a, isthmus.io/network-namespace: {name}}}
 spec:
@@ -81,7 +87,7 @@ spec:
 ---
 apiVersion: v1
 kind: Service
-metadata: {{name: {name}, namespace: auth}}
+metadata: {{name: {name}, namespace: {namespace}}}
 spec:
   selector: {{app: {name}}}
   ports: [{{name: authorizer, port: {port}, targetPort: {port}}}]

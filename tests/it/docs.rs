@@ -14,6 +14,7 @@ use isthmus::telemetry::{
     ConnectionStart, DnsLabels, Peer, Reporter, RequestStart, ServiceLabels, Telemetry,
     WorkerHealth,
 };
+use isthmus::traffic::{Destination, OutlierDetection, Policy, ServicePort};
 
 /// Set to anything, it makes these tests write what they would compare.
 const UPDATE: &str = "UPDATE_DOCS";
@@ -288,9 +289,17 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// With the series of the metrics that each destination has.
+fn ejecting() -> Destination {
+    let (namespace, service) = ("namespace".into(), "service".into());
+    let policy = Policy { outliers: Some(OutlierDetection::default()), ..Policy::default() };
+    Destination::of("".into(), &ServicePort { namespace, service, port: 80 }, policy)
+}
+
 /// All metrics after one connection, one refusal, one request and one question.
 fn scrape() -> String {
     let telemetry = Telemetry::without_log();
+    let _ejecting = ejecting();
     let address: SocketAddr = ([127, 0, 0, 1], 80).into();
     let start = ConnectionStart {
         reporter: Reporter::Source,
@@ -330,6 +339,7 @@ fn scrape() -> String {
     });
     request.messages(1, 1);
     drop(request);
+    telemetry.shared_limits().tokens("", 1);
     telemetry.controller().refuse("");
     telemetry.controller().write("");
     telemetry.cni().request("", "");

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::modules::{Library, Module};
 
 /// Room and layer. The program itself stands above its subcommands.
-pub const LAYERS: [(&str, u8); 40] = [
+pub const LAYERS: [(&str, u8); 42] = [
     ("main", 13),
     ("cli", 12),
     ("app", 11),
@@ -26,6 +26,7 @@ pub const LAYERS: [(&str, u8); 40] = [
     ("route", 6),
     ("balance", 6),
     ("source", 6),
+    ("quota", 6),
     ("redirect", 6),
     ("resolver", 6),
     ("takeover", 6),
@@ -46,6 +47,7 @@ pub const LAYERS: [(&str, u8); 40] = [
     ("jwt", 1),
     ("trace", 1),
     ("traffic", 1),
+    ("tls", 1),
     ("expression", 1),
     ("base", 0),
     // Declares the rooms and does nothing else.

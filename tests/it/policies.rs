@@ -208,6 +208,7 @@ fn with(more: &[Value]) -> (Arc<World>, Vec<String>) {
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
         public_service_entries: Vec::new(),
+        tls_directory: None,
         revisions: vec!["default".into()],
         missing_waypoint: isthmus::config::MissingWaypoint::Refuse,
         tracing: Arc::default(),

@@ -14,6 +14,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event;
 use serde_json::Value;
 
@@ -54,6 +55,7 @@ fn row<T: Resource>(only: Option<&'static str>) -> Row {
 /// that namespace too.
 fn rows() -> Vec<Row> {
     vec![
+        row::<EndpointSlice>(None),
         row::<Pod>(None),
         row::<TokenReview>(None),
         row::<Event>(None),

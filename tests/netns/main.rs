@@ -16,6 +16,8 @@ mod bookinfo_lab;
 #[path = "../support/profile.rs"]
 mod profile;
 
+#[path = "../support/apiserver.rs"]
+mod apiserver;
 mod certificates;
 mod clock;
 mod cni;
@@ -23,6 +25,7 @@ mod cni;
 mod collector;
 mod destination_rules;
 mod dns;
+mod egress;
 mod endurance;
 mod entries;
 mod faults;
@@ -43,6 +46,7 @@ mod plain;
 mod policies;
 mod redirect;
 mod same_node;
+mod shared_limits;
 mod soak;
 mod sock;
 mod stream_routes;

@@ -1,4 +1,4 @@
-//! TrafficPolicies with real agents: a rate limit at the destination, and a fault at the client's half.
+//! TrafficPolicies with real agents: limits at the destination, of requests and of connections, and a fault at the client's half.
 
 use std::time::Duration;
 
@@ -59,6 +59,50 @@ fn a_rate_limit_holds_whatever_way_requests_come() -> Result<()> {
     lab.manifests.delete(&Key::new("TrafficPolicy", "bookinfo", "details"))?;
     settle(&lab, "curl", &[DETAILS], 200)?;
     Ok(())
+}
+
+/// By a tunnel, on the same node, and in plaintext: the pod itself counts.
+#[test]
+fn connections_are_counted_without_a_waypoint() -> Result<()> {
+    let mut lab = meshed()?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    let since = lab.moment()?;
+    let limit = "tcpRateLimit: {connections: {limit: 2, interval: 1h, keys: [{type: Identity}]}}";
+    lab.manifests.apply(&policy(limit))?;
+    settle(&lab, "curl", &[DETAILS], 0)?;
+    wait::until("a line of the log", || {
+        let lines = lab.lines_since(&since);
+        let limited = |line: &str| {
+            line.contains("response_flags=\"RL\"") && line.contains("bookinfo/details")
+        };
+        Ok(lines.iter().any(|(_, line)| limited(line)).then_some(()))
+    })?;
+    let mut passed = 0;
+    for address in lab.pod("details-v1")?.attachment.addresses.clone() {
+        let url = format!("http://{}/details/0", std::net::SocketAddr::new(address, 9080));
+        ensure!(lab.curl("curl", &[&url])?.status == 0, "{url}");
+        // Of nobody: plaintext has a bucket of its own.
+        for _ in 0..5 {
+            passed += usize::from(lab.curl("outsider", &[&url])?.status == 200);
+        }
+    }
+    ensure!(passed == 2, "{passed} connections of plaintext");
+    lab.manifests.delete(&Key::new("TrafficPolicy", "bookinfo", "details"))?;
+    settle(&lab, "curl", &[DETAILS], 200).map(drop)
+}
+
+#[test]
+fn bytes_wait_for_their_time() -> Result<()> {
+    let mut lab = meshed()?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    lab.manifests
+        .apply(&policy("tcpRateLimit: {bytes: {limit: 1000, interval: 1s, burst: 100}}"))?;
+    // An answer and its head have more than three hundred bytes.
+    wait::until("a wait", || {
+        let answer = lab.curl("curl", &[DETAILS])?;
+        ensure!(answer.status == 200, "nothing is lost: {answer:?}");
+        Ok((answer.time >= Duration::from_millis(200)).then_some(()))
+    })
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! A stand-in for the API server, for what a real one cannot be made to do: lie, refuse and go silent. It lists and watches
-//! whatever objects it is given, by kind, and knows nothing of them.
+//! whatever objects it is given, by kind, and knows nothing of them. What a controller writes it keeps, and the token
+//! `agent-<node>` is that of the node's agent.
+
+#![allow(dead_code, reason = "the suites use different parts")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,9 +20,11 @@ use crate::support::lab::netns::Namespace;
 /// Where it listens, in the namespace that it is started in.
 const ADDRESS: &str = "127.0.0.1:6443";
 /// Kinds by the last part of their paths, with group and version.
-const KINDS: [(&str, &str, &str); 10] = [
+const KINDS: [(&str, &str, &str); 12] = [
     ("namespaces", "Namespace", "v1"),
     ("configmaps", "ConfigMap", "v1"),
+    ("secrets", "Secret", "v1"),
+    ("leases", "Lease", "coordination.k8s.io/v1"),
     ("nodes", "Node", "v1"),
     ("pods", "Pod", "v1"),
     ("services", "Service", "v1"),
@@ -125,6 +130,11 @@ impl ApiServer {
         }
     }
 
+    pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
+        let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
+        self.state().objects.get(&key).cloned()
+    }
+
     /// From now on, for questions about paths that contain `part`; watches that are open stay so.
     pub fn trouble(&self, part: &'static str, trouble: Trouble) {
         self.state().troubles.push((part, trouble));
@@ -154,13 +164,50 @@ impl ApiServer {
                     length = value.trim().parse().unwrap_or(0);
                 }
             }
-            std::io::copy(&mut from.by_ref().take(length), &mut std::io::sink())?;
-            let target = line.split(' ').nth(1).unwrap_or_default();
+            let mut body = Vec::new();
+            from.by_ref().take(length).read_to_end(&mut body)?;
+            let mut words = line.split(' ');
+            let method = words.next().unwrap_or_default();
+            let target = words.next().unwrap_or_default();
             let (path, query) = target.split_once('?').unwrap_or((target, ""));
-            if !self.answer(path, query, &stream)? {
+            let more = match serde_json::from_slice(&body) {
+                Ok(body) if method != "GET" => self.write(path, body, &stream)?,
+                _ => self.answer(path, query, &stream)?,
+            };
+            if !more {
                 return Ok(());
             }
         }
+    }
+
+    /// Creates and replaces; what is applied replaces too.
+    fn write(&self, path: &str, mut object: Value, to: &TcpStream) -> std::io::Result<bool> {
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        if parts.last() == Some(&"tokenreviews") {
+            object["status"] = review(object["spec"]["token"].as_str().unwrap_or_default());
+            return say(to, 201, &object);
+        }
+        let known = |part: &&str| KINDS.iter().find(|(plural, ..)| plural == part);
+        let Some((_, kind, version)) = parts.iter().rev().find_map(known) else {
+            return say(to, 404, &status(404));
+        };
+        (object["kind"], object["apiVersion"]) = (json!(kind), json!(version));
+        if let Some(at) = parts.iter().position(|part| *part == "namespaces") {
+            object["metadata"]["namespace"] = json!(parts.get(at + 1));
+        }
+        let is_new = parts.last().is_some_and(|part| known(part).is_some());
+        let held = self.get(kind, text(&object, "namespace"), text(&object, "name"));
+        let version = |object: &Value| text(object, "resourceVersion").to_owned();
+        let conflicts = held.as_ref().is_some_and(|held| {
+            is_new || !version(&object).is_empty() && version(held) != version(&object)
+        });
+        if conflicts {
+            return say(to, 409, &status(409));
+        }
+        let (namespace, name) =
+            (text(&object, "namespace").to_owned(), text(&object, "name").to_owned());
+        self.put(object);
+        say(to, 200, &self.get(kind, &namespace, &name).unwrap_or_default())
     }
 
     /// Whether more may be asked on this connection.
@@ -225,7 +272,11 @@ impl ApiServer {
             return say(to, 400, &status(400));
         }
         let only = query.get("fieldSelector").and_then(|it| it.strip_prefix("metadata.name="));
-        let is_asked = |object: &Value| only.is_none_or(|name| text(object, "name") == name);
+        let label = query.get("labelSelector").and_then(|it| it.split_once('='));
+        let is_asked = |object: &Value| {
+            let has = |(key, value): (&str, &str)| object["metadata"]["labels"][key] == value;
+            only.is_none_or(|name| text(object, "name") == name) && label.is_none_or(has)
+        };
         if query.contains_key("watch") {
             let since = query.get("resourceVersion").and_then(|it| it.parse().ok());
             return self.watch(kind, since.unwrap_or(0), is_asked, to);
@@ -271,11 +322,26 @@ impl ApiServer {
     }
 }
 
+/// Of a token.
+fn review(token: &str) -> Value {
+    let Some(node) = token.strip_prefix("agent-") else {
+        return json!({"authenticated": false, "error": "no such token"});
+    };
+    json!({
+        "authenticated": true, "audiences": ["istio-ca"],
+        "user": {"username": "system:serviceaccount:isthmus-system:isthmus", "extra": {
+            "authentication.kubernetes.io/pod-name": [format!("isthmus-{node}")],
+            "authentication.kubernetes.io/node-name": [node],
+        }},
+    })
+}
+
 fn status(code: u16) -> Value {
     let reason = match code {
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "NotFound",
+        409 => "Conflict",
         _ => "InternalError",
     };
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": reason})

@@ -7,7 +7,7 @@ use http::StatusCode;
 use proptest::prelude::*;
 
 use super::*;
-use crate::traffic::{OutlierDetection, Policy, Ports};
+use crate::traffic::{Balancer, OutlierDetection, Policy, Ports, Warmup};
 
 fn address(number: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, number], 8080))
@@ -169,6 +169,8 @@ async fn an_ejected_endpoint_gets_nothing_until_it_returns() {
     let shares = counts(&world, 300);
     assert!(shares[1] == 0 && shares[0] > 50 && shares[2] > 50, "{shares:?}");
     tokio::time::advance(Duration::from_secs(40)).await;
+    let others = [address(1), address(3)];
+    select(&world, None, VIP, &others).unwrap().ended(Ended::Served);
     assert!(counts(&world, 300)[1] > 50);
 }
 
@@ -198,18 +200,54 @@ async fn the_last_endpoint_is_left_unless_the_policy_says_100_percent() {
 
 /// `internalTrafficPolicy: Local` and one endpoint on the node: it is the last one there.
 #[tokio::test(start_paused = true)]
-async fn the_last_endpoint_of_the_node_is_left() {
-    let destination = detecting(OutlierDetection::default());
-    let world = weighted(&[1, 1, 1], &destination);
-    let mut echo = Service::clone(world.service(&key("echo")).unwrap());
-    echo.balancing.local_only = true;
-    for endpoint in &mut echo.endpoints[1..] {
-        endpoint.node = "other".into();
+async fn the_last_endpoint_of_the_node_is_left_unless_the_policy_says_100_percent() {
+    for (max_ejection_percent, expected) in [(99, true), (100, false)] {
+        let outliers = OutlierDetection { max_ejection_percent, ..OutlierDetection::default() };
+        let world = weighted(&[1, 1, 1], &detecting(outliers));
+        let mut echo = Service::clone(world.service(&key("echo")).unwrap());
+        echo.balancing.local_only = true;
+        for endpoint in &mut echo.endpoints[1..] {
+            endpoint.node = "other".into();
+        }
+        let world = Fixture::default().service(echo).build();
+        fail(&world, 1);
+        let picked = select(&world, None, VIP, &[]);
+        assert_eq!(picked.map(|it| it.address), expected.then(|| address(1)));
     }
-    let world = Fixture::default().service(echo).build();
-    fail(&world, 1);
-    assert!(destination.ejected().is_some());
-    assert_eq!(select(&world, None, VIP, &[]).unwrap().address, address(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_too_few_are_healthy_all_are_used() {
+    for (min_health_percent, expected) in [(60, 0), (70, 50)] {
+        let outliers = OutlierDetection { min_health_percent, ..OutlierDetection::default() };
+        let world = weighted(&[1, 1, 1], &detecting(outliers));
+        fail(&world, 2);
+        let shares = counts(&world, 300);
+        assert!(shares[1] >= expected && (expected > 0 || shares[1] == 0), "{shares:?}");
+    }
+}
+
+/// It gets one request at a time, and all of them after the first success.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_returns_is_probed_first() {
+    for balancer in
+        [Balancer::LeastRequest, Balancer::RoundRobin, Balancer::Random, Balancer::Passthrough]
+    {
+        let outliers = Some(OutlierDetection::default());
+        let policy = Policy { balancer: Some(balancer.clone()), outliers, ..Policy::default() };
+        let world = weighted(&[1, 1, 1], &under(policy));
+        fail(&world, 2);
+        tokio::time::advance(Duration::from_secs(40)).await;
+        let mut held: Vec<Picked> =
+            (0..300).map(|_| select(&world, None, VIP, &[]).unwrap()).collect();
+        held.retain(|picked| picked.address == address(2));
+        assert_eq!(held.len(), 1, "{balancer:?}");
+        held[0].ended(Ended::Answered(StatusCode::OK));
+        drop(held);
+        let count =
+            (0..300).filter(|_| select(&world, None, VIP, &[]).unwrap().address == address(2));
+        assert!(count.count() > 50, "{balancer:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -248,4 +286,45 @@ async fn other_namespaces_clients_have_a_policy_of_their_own() {
     let world = Fixture::default().service(echo).build();
     fail(&world, 1);
     assert!(strict.ejected().is_some() && lax.ejected().is_none());
+}
+
+/// While the fourth of four is at half of its share. Six standard deviations.
+#[tokio::test(start_paused = true)]
+async fn a_new_endpoint_gets_its_part_of_its_share() {
+    for (balancer, weights) in [
+        (Balancer::RoundRobin, [1, 1, 1, 1]),
+        (Balancer::RoundRobin, [2, 2, 2, 2]),
+        (Balancer::LeastRequest, [1, 1, 1, 1]),
+        (Balancer::PeakEwma, [1, 1, 1, 1]),
+    ] {
+        const ALL: u32 = 7000;
+        let warmup =
+            Some(Warmup { duration: Duration::from_secs(100), least: 0.1, aggression: 1.0 });
+        let policy = Policy { balancer: Some(balancer.clone()), warmup, ..Policy::default() };
+        let destination = under(policy);
+        destination.follow(&[1, 2, 3].map(|number| (address(number), true)));
+        destination.follow(&[1, 2, 3, 4].map(|number| (address(number), true)));
+        tokio::time::advance(Duration::from_secs(50)).await;
+        let shares = counts(&weighted(&weights, &destination), ALL);
+        assert!(shares[3].abs_diff(ALL / 7) < 180, "{balancer:?}: {shares:?}");
+        assert!(shares[0].abs_diff(ALL * 2 / 7) < 230, "{balancer:?}: {shares:?}");
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let shares = counts(&weighted(&weights, &destination), ALL);
+        assert!(shares[3].abs_diff(ALL / 4) < 220, "{balancer:?}: {shares:?}");
+    }
+}
+
+/// Those that are all new share as if none were.
+#[tokio::test(start_paused = true)]
+async fn where_all_are_new_each_gets_its_share() {
+    for balancer in [Balancer::RoundRobin, Balancer::LeastRequest] {
+        let warmup =
+            Some(Warmup { duration: Duration::from_secs(100), least: 0.0, aggression: 1.0 });
+        let policy = Policy { balancer: Some(balancer), warmup, ..Policy::default() };
+        let destination = under(policy);
+        destination.follow(&[(address(9), true)]);
+        destination.follow(&[1, 2, 3].map(|number| (address(number), true)));
+        let shares = counts(&weighted(&[1, 1, 1], &destination), 3000);
+        assert!(shares.iter().all(|share| share.abs_diff(1000) < 160), "{shares:?}");
+    }
 }

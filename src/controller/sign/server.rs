@@ -24,12 +24,15 @@ use tonic_prost::ProstCodec;
 use super::service::{Create, Signing};
 use super::serving::Serving;
 use super::standing::{Agents, Standing};
+use super::talk::Talk;
 use super::throttle::{Rate, Throttle};
 use crate::base::{Places, Seldom};
 use crate::controller::Context;
 use crate::controller::ca::Authorities;
+use crate::controller::exchange::Exchange;
 use crate::identity::ca_messages::{CREATE_CERTIFICATE, CertificateRequest, CertificateResponse};
 use crate::identity::{count_agreed, negotiated_h2, serving_config};
+use crate::quota::messages::{EXCHANGE, MAX_MESSAGE as MAX_REPORT, Orders, Report};
 use crate::telemetry::Handshake;
 
 /// Concurrent connections of visitors: agents are visitors for some milliseconds, even if all of a cluster connect at
@@ -71,6 +74,14 @@ pub(in crate::controller) struct Server {
     visitors: Arc<Places<IpAddr>>,
     beginnings: Throttle<IpAddr>,
     agents: Arc<Agents>,
+    exchange: Arc<Exchange>,
+}
+
+/// What this port serves.
+#[derive(Clone)]
+struct Services {
+    signing: Arc<Signing>,
+    exchange: Arc<Exchange>,
 }
 
 type Connection<S> = http2::Connection<TokioIo<TlsStream<TcpStream>>, S, TokioExecutor>;
@@ -81,6 +92,7 @@ impl Server {
     pub(in crate::controller) async fn bind(
         context: Arc<Context>,
         authorities: Authorities,
+        exchange: Arc<Exchange>,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(context.settings.address).await?;
         let serving = Serving::default();
@@ -96,6 +108,7 @@ impl Server {
             visitors: Places::new(MAX_VISITORS),
             beginnings: Throttle::new(BEGINNINGS),
             agents: Arc::default(),
+            exchange,
         })
     }
 
@@ -126,8 +139,8 @@ impl Server {
             match self.listener.accept().await {
                 Ok((stream, peer)) => match self.admit(peer) {
                     Some(standing) => {
-                        let (tls, signing) = (self.tls.clone(), self.signing.clone());
-                        connections.spawn(serve(stream, tls, signing, standing, cancel.clone()));
+                        let (tls, services) = (self.tls.clone(), self.services());
+                        connections.spawn(serve(stream, tls, services, standing, cancel.clone()));
                     }
                     None if trouble.is_due() => {
                         tracing::warn!(%peer, "rejecting connections: too many are being opened at once");
@@ -146,6 +159,10 @@ impl Server {
 }
 
 impl Server {
+    fn services(&self) -> Services {
+        Services { signing: self.signing.clone(), exchange: self.exchange.clone() }
+    }
+
     /// The class of a new connection; `None`: it is rejected.
     fn admit(&self, peer: SocketAddr) -> Option<Standing> {
         let address = peer.ip().to_canonical();
@@ -158,7 +175,7 @@ impl Server {
 async fn serve(
     stream: TcpStream,
     tls: TlsAcceptor,
-    signing: Arc<Signing>,
+    services: Services,
     standing: Standing,
     cancel: CancellationToken,
 ) {
@@ -183,7 +200,7 @@ async fn serve(
     count_agreed(Handshake::IssuerServer, stream.get_ref().1);
     let service = {
         let standing = standing.clone();
-        service_fn(move |request| answer(signing.clone(), standing.clone(), request))
+        service_fn(move |request| answer(services.clone(), standing.clone(), request))
     };
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -220,16 +237,26 @@ where
 }
 
 async fn answer(
-    signing: Arc<Signing>,
+    services: Services,
     standing: Arc<Standing>,
     request: http::Request<Incoming>,
 ) -> Result<http::Response<tonic::body::Body>, Infallible> {
-    if request.uri().path() != CREATE_CERTIFICATE {
-        return Ok(Status::unimplemented("only certificates are served here").into_http());
-    }
-    let codec = ProstCodec::<CertificateResponse, CertificateRequest>::default();
-    let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
-    let answering = grpc.unary(Create { signing, standing }, request);
+    let Services { signing, exchange } = services;
     let late = || Status::deadline_exceeded("the request took too long").into_http();
-    Ok(timeout(REQUEST, answering).await.unwrap_or_else(|_| late()))
+    let answered = match request.uri().path() {
+        CREATE_CERTIFICATE => {
+            let codec = ProstCodec::<CertificateResponse, CertificateRequest>::default();
+            let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
+            timeout(REQUEST, grpc.unary(Create { signing, standing }, request)).await
+        }
+        // Its head is answered within that time; what it carries goes on.
+        EXCHANGE => {
+            let codec = ProstCodec::<Orders, Report>::default();
+            let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_REPORT);
+            let talk = Talk { signing, standing, exchange };
+            timeout(REQUEST, grpc.streaming(talk, request)).await
+        }
+        _ => return Ok(Status::unimplemented("this is not served here").into_http()),
+    };
+    Ok(answered.unwrap_or_else(|_| late()))
 }

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::authorize::Caller;
@@ -111,7 +112,7 @@ impl Signing {
         standing: &Standing,
         request: &Request<CertificateRequest>,
     ) -> Result<CertificateResponse, Refusal> {
-        let caller = self.identify(standing, request).await?;
+        let caller = self.identify(standing, request.metadata()).await?;
         let of = |what: &str| format!("the agents of node {} {what}; try again later", caller.node);
         if !self.nodes.admits(caller.node.clone()) {
             return Err(Refusal::new(Kind::Busy, of("exceed their rate limit")));
@@ -131,12 +132,12 @@ impl Signing {
 
     /// Identifies the caller. A cached token costs nothing; any other one is a visitor's, unless the connection is an
     /// agent's.
-    async fn identify(
+    pub(super) async fn identify(
         &self,
         standing: &Standing,
-        request: &Request<CertificateRequest>,
+        headers: &MetadataMap,
     ) -> Result<Caller, Refusal> {
-        let token = request::token(request.metadata());
+        let token = request::token(headers);
         let known = || token.as_ref().ok().and_then(|token| self.callers.recall(token));
         if let Some(caller) = known() {
             standing.prove(&caller);

@@ -1,6 +1,8 @@
 //! The signing port over loopback, with real TLS and HTTP/2, while others do their worst. Of the API server there is
 //! only what it would answer.
 
+mod exchange;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -31,6 +33,8 @@ use crate::config::{Overrides, Settings};
 use crate::controller::Context;
 use crate::controller::ca::Authorities;
 use crate::controller::ca::tests::authorities;
+use crate::controller::exchange::Exchange;
+use crate::controller::lease::Leadership;
 use crate::identity::ca_messages::{
     CREATE_CERTIFICATE, CertificateRequest, IMPERSONATED_IDENTITY, Struct, Value,
 };
@@ -65,11 +69,15 @@ impl Service<http::Request<kube::client::Body>> for ApiServer {
         let server = self.clone();
         Box::pin(async move {
             let is_review = request.uri().path().ends_with("/tokenreviews");
+            let is_of_slices = request.uri().path().ends_with("/endpointslices");
+            let is_web = request.uri().query().is_some_and(|it| it.contains("service-name%3Dweb"));
             let body = request.into_body().collect().await.map_err(std::io::Error::other)?;
             let answer = if is_review {
                 server.reviews.fetch_add(1, Ordering::SeqCst);
                 let asked: serde_json::Value = serde_json::from_slice(&body.to_bytes())?;
                 review(asked["spec"]["token"].as_str().unwrap_or_default())
+            } else if is_of_slices {
+                slices(if is_web { &["node1", "node2"] } else { &[] })
             } else {
                 tokio::time::sleep(server.pause).await;
                 serde_json::json!({
@@ -81,6 +89,16 @@ impl Service<http::Request<kube::client::Body>> for ApiServer {
             Ok(http::Response::new(Full::new(Bytes::from(answer.to_string()))))
         })
     }
+}
+
+/// A Service with a pod on each of these nodes.
+fn slices(nodes: &[&str]) -> serde_json::Value {
+    let endpoints =
+        nodes.iter().map(|node| serde_json::json!({"addresses": ["192.0.2.1"], "nodeName": node}));
+    serde_json::json!({
+        "kind": "EndpointSliceList", "apiVersion": "discovery.k8s.io/v1", "metadata": {},
+        "items": [{"metadata": {"name": "web-1"}, "addressType": "IPv4", "endpoints": endpoints.collect::<Vec<_>>(), "ports": []}],
+    })
 }
 
 fn review(token: &str) -> serde_json::Value {
@@ -112,6 +130,11 @@ struct Lab {
 
 impl Lab {
     async fn start(pause: Duration) -> Self {
+        Self::begin(pause, true).await
+    }
+
+    /// `leads`: holds the Lease.
+    async fn begin(pause: Duration, leads: bool) -> Self {
         let text = "[controller]\nnamespace = \"isthmus-system\"\naddress = \"127.0.0.1:0\"\n";
         let settings = Settings::parse(text, &Overrides::default()).unwrap();
         let api = ApiServer { pause, ..ApiServer::default() };
@@ -127,6 +150,7 @@ impl Lab {
                 cluster_domain: settings.cluster_domain.clone(),
                 root_namespace: settings.root_namespace.clone(),
                 public_service_entries: Vec::new(),
+                tls_directory: None,
                 revisions: vec!["default".into()],
                 missing_waypoint: crate::config::MissingWaypoint::Refuse,
                 tracing: std::sync::Arc::default(),
@@ -138,7 +162,8 @@ impl Lab {
         for root in &authorities.current().unwrap().trusted {
             roots.add(root.clone()).unwrap();
         }
-        let server = Server::bind(context, authorities).await.unwrap();
+        let exchange = Exchange::new(&context, Leadership::of(leads));
+        let server = Server::bind(context, authorities, exchange).await.unwrap();
         let port = server.address().unwrap().port();
         let (cancel, (is_ready, ready)) =
             (CancellationToken::new(), tokio::sync::watch::channel(false));
@@ -159,15 +184,7 @@ impl Lab {
     }
 
     async fn tls(&self, from: u8) -> std::io::Result<TlsStream<TcpStream>> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(self.roots.clone())
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let name = ServerName::try_from(SERVER).unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, self.dial(from).await).await
+        over_tls(self.roots.clone(), self.dial(from).await).await
     }
 
     async fn connect(&self, from: u8) -> std::io::Result<Client> {
@@ -181,6 +198,22 @@ impl Lab {
         self.cancel.cancel();
         timeout(PATIENCE, self.running).await.expect("it ends").unwrap();
     }
+}
+
+/// As an agent connects that trusts these roots.
+async fn over_tls(
+    roots: Arc<RootCertStore>,
+    stream: TcpStream,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let name = ServerName::try_from(SERVER).unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
 /// A connection of HTTP/2.

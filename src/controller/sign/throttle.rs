@@ -14,13 +14,13 @@ const MAX_CLIENTS: usize = 10_000;
 
 /// The burst, and the rate per second after that.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rate {
-    pub(super) burst: f64,
-    pub(super) each_second: f64,
+pub(in crate::controller) struct Rate {
+    pub(in crate::controller) burst: f64,
+    pub(in crate::controller) each_second: f64,
 }
 
 /// The tokens that each client has left.
-pub(super) struct Throttle<K> {
+pub(in crate::controller) struct Throttle<K> {
     rate: Rate,
     buckets: Mutex<HashMap<K, Bucket>>,
 }
@@ -38,12 +38,12 @@ impl Bucket {
 }
 
 impl<K: Eq + Hash> Throttle<K> {
-    pub(super) fn new(rate: Rate) -> Self {
+    pub(in crate::controller) fn new(rate: Rate) -> Self {
         Self { rate, buckets: Mutex::default() }
     }
 
     /// Takes one token; `false` if none is left.
-    pub(super) fn admits(&self, client: K) -> bool {
+    pub(in crate::controller) fn admits(&self, client: K) -> bool {
         let (rate, now) = (self.rate, Instant::now());
         let mut buckets = self.buckets.lock();
         if buckets.len() >= MAX_CLIENTS && !buckets.contains_key(&client) {
@@ -62,24 +62,24 @@ impl<K: Eq + Hash> Throttle<K> {
 }
 
 /// The requests of each client in flight.
-pub(super) struct InFlight<K: Eq + Hash> {
+pub(in crate::controller) struct InFlight<K: Eq + Hash> {
     limit: usize,
     counts: Mutex<HashMap<K, usize>>,
 }
 
 /// One of them, until it is dropped.
-pub(super) struct Turn<'a, K: Clone + Eq + Hash> {
+pub(in crate::controller) struct Turn<'a, K: Clone + Eq + Hash> {
     of: &'a InFlight<K>,
     client: K,
 }
 
 impl<K: Clone + Eq + Hash> InFlight<K> {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(in crate::controller) fn new(limit: usize) -> Self {
         Self { limit, counts: Mutex::default() }
     }
 
     /// `None` if the client is at its limit.
-    pub(super) fn begin(&self, client: K) -> Option<Turn<'_, K>> {
+    pub(in crate::controller) fn begin(&self, client: K) -> Option<Turn<'_, K>> {
         let mut counts = self.counts.lock();
         let count = counts.entry(client.clone()).or_default();
         if *count >= self.limit {

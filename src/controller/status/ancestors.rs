@@ -89,8 +89,11 @@ fn of_target(complaints: &[&Complaint], stored: &Stored, index: usize) -> Vec<Co
         return vec![Condition::fails(ACCEPTED, "Invalid", with_field(&error.field, reason))];
     }
     let found = |kind| of_type(kind, complaints, index);
+    let resolved = found(ConditionType::ResolvedRefs)
+        .map(|(reason, _, message)| Condition::fails(RESOLVED_REFS, reason, message));
     if let Some((reason, _, message)) = found(ConditionType::Accepted) {
-        return vec![Condition::fails(ACCEPTED, reason, message)];
+        let accepted = Condition::fails(ACCEPTED, reason, message);
+        return [accepted].into_iter().chain(resolved).collect();
     }
     let warnings: Vec<String> = complaints
         .iter()
@@ -107,7 +110,14 @@ fn of_target(complaints: &[&Complaint], stored: &Stored, index: usize) -> Vec<Co
         Some((reason, true, message)) => Condition::holds(PROGRAMMED, reason, message),
         Some((reason, false, message)) => Condition::fails(PROGRAMMED, reason, message),
     };
-    vec![Condition::holds(ACCEPTED, "Accepted", message), programmed]
+    let resolved = resolved.or_else(|| {
+        let has_references = stored.spec("validation").is_some();
+        has_references.then(|| {
+            Condition::holds(RESOLVED_REFS, "ResolvedRefs", "all references lead to certificates")
+        })
+    });
+    let conditions = [Condition::holds(ACCEPTED, "Accepted", message), programmed];
+    conditions.into_iter().chain(resolved).collect()
 }
 
 /// Reason, status and message of a condition of the target, where something is complained of.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::base::ObjectKey;
-use crate::source::objects::{Kind, Status};
+use crate::source::objects::{GATEWAY_X_GROUP, Kind, Status};
 
 /// A kind of object whose status is ours to write, in part or as a whole, or that statuses depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,7 +90,7 @@ impl SubjectKind {
 
     /// The API group; empty for the core.
     pub fn group(self) -> &'static str {
-        self.kind().map_or("gateway.networking.x-k8s.io", Kind::group)
+        self.kind().map_or(GATEWAY_X_GROUP, Kind::group)
     }
 
     pub fn plural(self) -> &'static str {

@@ -211,7 +211,16 @@ mod tests {
         let uri = Uri::from_static("/");
         let mut head = RequestHead { method: &Method::OPTIONS, uri: &uri, headers: &mut headers };
         let address = "10.0.0.1".parse().unwrap();
-        let cx = Cx { port: 80, identity: None, address, service: None, pod: "", route: None };
+        let cx = Cx {
+            port: 80,
+            identity: None,
+            address,
+            service: None,
+            pod: "",
+            route: None,
+            spread: None,
+            claims: None,
+        };
         match policy.request(&mut head, &cx) {
             Flow::Answer(answer) => {
                 assert_eq!(answer.status, StatusCode::OK);

@@ -1,39 +1,41 @@
 //! From a plan to a response: endpoint, authorization and rate limits where nobody keeps them there, connection, retries.
 //!
-//! Two loops. [`run`] sends a request again that may have reached an application, as its route configures
-//! ([`retry`](super::retry)). Inside of that, [`Routed::pass`] goes on to another endpoint with what was certainly not sent: after a
-//! refused connection, a tunnel that could not be opened, a connection that was closed before the request was written.
+//! Two loops. [`retry`](super::retry) sends a request again that may have reached an application, as its route configures. Inside of
+//! that, [`Routed::pass`] goes on to another endpoint with what was certainly not sent: after a refused connection, a tunnel that
+//! could not be opened, a connection that was closed before the request was written.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Response;
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::judge::Judge;
 use super::plan::{Chosen, Plan};
-use super::retry::Retries;
 use super::session::Session;
 use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
-use crate::filter::{ExternalAuth, HttpFilter, Seen};
+use crate::filter::{Claims, ExternalAuth, HttpFilter, Seen};
 use crate::gate::{self, Ask, Filtered, Gate, Providers};
 use crate::jwt::KeySource;
 use crate::l7::exchange::Exchange;
-use crate::l7::exchange::answer::Answer;
+use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::{Arrived, Untold};
 use crate::l7::exchange::keys;
 use crate::l7::exchange::upgrade::Upgrade;
+use crate::l7::message::asked::{self, Asked};
 use crate::l7::message::body;
 use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::message::original::Original;
 use crate::l7::message::sent::Sent;
 use crate::l7::message::{deadline, headers};
-use crate::l7::upstream::{Key, Lease, SendError};
+use crate::l7::upstream::{Lease, SendError, UpstreamError};
 use crate::l7::version::Version;
 use crate::l7::worker::guards::{self, Asking};
+use crate::model::Retry;
+use crate::policy::Verified;
 use crate::reach::Attempts;
 use crate::world::World;
 
@@ -46,6 +48,8 @@ pub(in crate::l7) struct Routed {
     pub(in crate::l7) before: Option<Box<Sent>>,
     /// What filters of the response look at.
     pub(in crate::l7) seen: Seen,
+    /// What the client asks of the request in headers of Envoy.
+    pub(in crate::l7) asked: Option<Box<Asked>>,
 }
 
 /// A response, and what it came with.
@@ -65,7 +69,7 @@ impl Got {
 }
 
 /// An attempt without a response.
-struct Failed {
+pub(super) struct Failed {
     /// Certainly nothing of the request was sent, or the application did not look at it, and it is whole again.
     unsent: bool,
     /// The application says that it did not look at it.
@@ -75,18 +79,26 @@ struct Failed {
 }
 
 impl Failed {
+    /// Nothing was sent: there is no connection.
+    pub(super) fn unconnected(error: &UpstreamError) -> Self {
+        let answer = Answer::unreachable(error.reason(), error.to_string());
+        Self { unsent: true, ..Self::of(answer, error.ended()) }
+    }
+
     /// Something may have been sent.
     fn of(answer: Answer, ended: Ended) -> Self {
         Self { unsent: false, refused: false, answer, ended }
     }
 }
 
+/// Services whose filters nobody else asks, and who bears the request.
+type Guarding = (Arc<[Filtered]>, Option<Box<Verified>>);
+
 /// What is to be done once a request may go to an endpoint.
 #[derive(Default)]
 struct Prepared {
     notes: Vec<PolicyNote>,
-    /// Services whose filters nobody else asks.
-    filtered: Option<Arc<[Filtered]>>,
+    filtered: Option<Guarding>,
     /// Providers that nobody else asks.
     asks: Vec<Ask>,
 }
@@ -112,65 +124,30 @@ impl From<Answer> for Box<Refused> {
 )]
 pub(in crate::l7) enum Outcome {
     Got(Got, Picked),
-    Failed(Answer, Ended),
-}
-
-/// Sends the request until there is a response to pass on, or an answer of our own. The request is lent down to the connection
-/// that takes it, because every future between would hold it twice.
-pub(in crate::l7) async fn run(
-    routed: &Routed,
-    arrived: &mut Arrived,
-    first: Option<Picked>,
-    exchange: &mut Exchange,
-) -> Outcome {
-    let timeouts = routed.plan.timeouts(&routed.world);
-    let whole = timeouts.request.map(|limit| exchange.deadline(limit));
-    let mut retry =
-        Retries::of(routed.plan.retry(&routed.world), arrived, routed.session.seat.share());
-    let mut next = first;
-    loop {
-        let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
-        exchange.due = deadline::earlier(whole, one);
-        let last = next.as_ref().map(|picked| picked.address);
-        let passed = routed.pass(arrived, next, exchange).await;
-        // Moved, because what awaiting gives would be held beside the future that gave it.
-        let outcome = passed;
-        let retried = retry.as_mut().and_then(|retry| routed.retried(retry, &outcome));
-        let Some((request, wait)) = retried else { return outcome };
-        outcome.discard();
-        if deadline::within(whole, tokio::time::sleep(wait)).await.is_none() {
-            return Outcome::Failed(late(), Ended::TimedOut);
-        }
-        *arrived = request;
-        next = routed.plan.endpoint_again(&routed.world, &routed.session, last.as_slice());
-    }
+    /// The last endpoint, where there was one.
+    Failed(Answer, Ended, Option<SocketAddr>),
 }
 
 impl Routed {
-    /// The request once more, when the route wants that, and how long to wait.
-    fn retried(&self, again: &mut Retries, outcome: &Outcome) -> Option<(Arrived, Duration)> {
-        let retry = self.plan.retry(&self.world)?;
-        let retried = match outcome {
-            Outcome::Got(got, _) => again.after_status(retry, got.response.status()),
-            Outcome::Failed(_, ended) => again.after_failure(retry, *ended),
-        }?;
-        if let Some(destination) = self.plan.destination(&self.session)
-            && let Err(overflow) = again.take_place(destination)
-        {
-            tracing::debug!("a request is not retried: {overflow}");
-            return None;
-        }
-        Some(retried)
+    /// How the request is retried: as the client asks, within what the rule or the mesh says.
+    pub(super) fn retry(&self) -> Option<&Retry> {
+        let asked = self.asked.as_ref().and_then(|asked| asked.retry.as_ref());
+        asked.or_else(|| self.plan.retry(&self.world))
     }
 
-    /// Tries endpoints until one may have seen the request.
-    async fn pass(
+    /// The same, if it is retried.
+    pub(super) fn retry_if_any(&self) -> Option<&Retry> {
+        self.retry().filter(|retry| !retry.is_off())
+    }
+
+    /// Tries endpoints until one may have seen the request. Its response has begun by then, if `due` is given.
+    pub(super) async fn pass(
         &self,
         arrived: &mut Arrived,
         first: Option<Picked>,
+        due: Option<Instant>,
         exchange: &mut Exchange,
     ) -> Outcome {
-        let due = exchange.due;
         let mut attempts = Attempts::default();
         let mut last = None;
         let mut next = first;
@@ -179,17 +156,17 @@ impl Routed {
                 self.session.context.labels.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
             if let Err(answer) = self.admit(&picked, arrived, exchange).await {
-                return Outcome::Failed(answer, Ended::Denied);
+                return Outcome::Failed(answer, Ended::Denied, Some(picked.address));
             }
             // Boxed, because few destinations have such limits.
             if picked.limits_requests()
                 && let Err(answer) = Box::pin(self.take_place(&mut picked, arrived, due)).await
             {
-                return Outcome::Failed(answer, Ended::Denied);
+                return Outcome::Failed(answer, Ended::Denied, Some(picked.address));
             }
             let sent = {
                 // Pinned here, so that what waits for it does not hold it a second time.
-                let attempt = pin!(self.attempt(&picked, arrived, &mut exchange.attempts));
+                let attempt = pin!(self.attempt(&picked, arrived, &mut exchange.attempts, due));
                 deadline::within(due, attempt).await
             };
             let Failed { unsent, refused, answer, ended } = match sent {
@@ -198,23 +175,26 @@ impl Routed {
                     return Outcome::Got(got, picked);
                 }
                 Some(Err(failed)) => failed,
-                None => Failed::of(late(), Ended::TimedOut),
+                None => Failed::of(late(exchange.overdue()), Ended::TimedOut),
             };
-            // A client that sends slowly must not have the endpoint ejected.
-            let is_clients = ended == Ended::TimedOut && exchange.is_uploading();
+            // A client that sends slowly, or waits for a moment only, must not have the endpoint ejected.
+            let is_clients =
+                ended == Ended::TimedOut && (exchange.is_uploading() || exchange.is_in_a_hurry);
             let heard = if is_clients { Ended::GivenUp } else { ended };
             let goes_on = attempts.failed(&mut picked, heard);
             // A pooled connection that was closed meanwhile was no attempt at all.
             let was_one = refused || !matches!(ended, Ended::Stale);
-            let last_one = was_one && self.plan.never_retries(&self.world);
+            let last_one = was_one && self.retry().is_some_and(Retry::is_off);
             if !unsent || !goes_on || last_one {
-                return Outcome::Failed(answer, ended);
+                return Outcome::Failed(answer, ended, Some(picked.address));
             }
-            last = Some((answer, ended));
+            last = Some((answer, ended, picked.address));
             next = self.plan.endpoint(&self.world, &self.session, &attempts);
         }
-        let (answer, ended) = last.unwrap_or_else(|| (self.nobody(), Ended::Unreached));
-        Outcome::Failed(answer, ended)
+        match last {
+            Some((answer, ended, endpoint)) => Outcome::Failed(answer, ended, Some(endpoint)),
+            None => Outcome::Failed(self.nobody(), Ended::Unreached, None),
+        }
     }
 
     /// A place for the request in the limits of the destination's policy, for which it may wait.
@@ -228,7 +208,7 @@ impl Routed {
         match deadline::within(due, picked.take_request(has_own_connection)).await {
             Some(Ok(())) => Ok(()),
             Some(Err(overflow)) => Err(Answer::overflow(overflow.to_string())),
-            None => Err(late()),
+            None => Err(late(Reason::Timeout)),
         }
     }
 
@@ -270,7 +250,7 @@ impl Routed {
             let heard = Some(&mut *exchange);
             filtered = Box::pin(self.ask_providers(asks, picked, arrived, heard)).await?;
         }
-        let mut authorizes = filtered.iter().flat_map(|it| it.iter()).map(|it| it.authorizes);
+        let mut authorizes = filtered.iter().flat_map(|it| it.0.iter()).map(|it| it.authorizes);
         if arrived.untold.is_none()
             && (authorizes.any(|it| it) || self.asked_here(picked).next().is_some())
         {
@@ -312,24 +292,33 @@ impl Routed {
     ) -> Result<(Response<Incoming>, Lease), Answer> {
         let picked = self.plan.endpoint(&self.world, &self.session, &Attempts::default());
         let mut picked = picked.ok_or_else(|| self.nobody())?;
-        let prepared = self.prepare(&picked, &mut arrived).map_err(|refused| refused.answer)?;
+        let got = self.attempt_at(&mut picked, &mut arrived, &mut 0, None).await?;
+        Ok((got.response, got.lease))
+    }
+
+    /// One attempt at this endpoint, which no record tells of.
+    pub(super) async fn attempt_at(
+        &self,
+        picked: &mut Picked,
+        arrived: &mut Arrived,
+        count: &mut u32,
+        due: Option<Instant>,
+    ) -> Result<Got, Answer> {
+        let prepared = self.prepare(picked, arrived).map_err(|refused| refused.answer)?;
         let Prepared { mut filtered, asks, .. } = prepared;
         if !asks.is_empty() {
-            filtered = Box::pin(self.ask_providers(asks, &picked, &mut arrived, None)).await?;
+            filtered = Box::pin(self.ask_providers(asks, picked, arrived, None)).await?;
         }
-        self.limit(&picked, &mut arrived, filtered, None).await?;
+        self.limit(picked, arrived, filtered, None).await?;
         if picked.limits_requests() {
-            Box::pin(self.take_place(&mut picked, &arrived, None)).await?;
+            Box::pin(self.take_place(picked, arrived, None)).await?;
         }
-        let sent = self.attempt(&picked, &mut arrived, &mut 0).await;
+        let sent = self.attempt(picked, arrived, count, due).await;
         picked.ended(match &sent {
             Ok(got) => got.ended(),
             Err(failed) => failed.ended,
         });
-        match sent {
-            Ok(got) => Ok((got.response, got.lease)),
-            Err(failed) => Err(failed.answer),
-        }
+        sent.map_err(|failed| failed.answer)
     }
 
     /// What depends on the endpoint. One in the mesh judges for itself, and gets the original values when it will look
@@ -346,8 +335,8 @@ impl Routed {
         let captured = picked.captured();
         let (backend, port) = &self.plan.backend;
         let namespace = &self.session.client.key.namespace;
-        let refused = gate::refused_in_the_clear(backend, *port, namespace, captured.is_some());
-        if let Some(why) = refused {
+        let encrypted = gate::encryption(backend, *port, namespace, captured.is_some());
+        if let Err(why) = encrypted {
             return Err(Answer::in_the_clear(why).into());
         }
         let Some(server) = captured else {
@@ -393,15 +382,20 @@ impl Routed {
         &self,
         picked: &Picked,
         arrived: &mut Arrived,
-        filtered: Option<Arc<[Filtered]>>,
-        exchange: Option<&mut Exchange>,
+        guarding: Option<Guarding>,
+        mut exchange: Option<&mut Exchange>,
     ) -> Result<(), Answer> {
-        let Some(filtered) = filtered else { return Ok(()) };
+        let Some((filtered, bearer)) = guarding else { return Ok(()) };
+        if let Some(exchange) = exchange.as_deref_mut() {
+            exchange.forget_limits();
+        }
         let pod = picked.address.to_string();
         let from = Asking {
             identity: Some(&self.session.client.identity),
             address: self.session.client_address.ip(),
             pod: &pod,
+            claims: bearer.as_deref().map(|it| it as &dyn Claims),
+            node: None,
         };
         let sent = self.before.as_deref().filter(|_| self.judge().is_producers());
         let sent = sent.map(|sent| (&sent.uri, &sent.headers));
@@ -417,7 +411,7 @@ impl Routed {
         picked: &Picked,
         arrived: &mut Arrived,
         mut exchange: Option<&mut Exchange>,
-    ) -> Result<Option<Arc<[Filtered]>>, Answer> {
+    ) -> Result<Option<Guarding>, Answer> {
         let sent = self.before.as_deref().map(|sent| (&sent.uri, &sent.headers));
         let sent = sent.filter(|_| self.judge().is_producers());
         let authorizer = self.session.authorizer();
@@ -446,7 +440,7 @@ impl Routed {
         }
         mutations.apply(arrived.request.headers_mut());
         arrived.request.body_mut().leave_to_providers(&mutations);
-        Ok(permit.and_then(|permit| permit.filtered))
+        Ok(permit.and_then(|permit| Some((permit.filtered?, permit.bearer))))
     }
 
     /// For a destination where nobody judges.
@@ -466,7 +460,8 @@ impl Routed {
                     let client = &self.session.client.identity;
                     headers::name_client(arrived.request.headers_mut(), &by, client, None);
                 }
-                Ok(Prepared { notes: permit.notes, filtered: permit.filtered, asks: permit.asks })
+                let filtered = permit.filtered.map(|it| (it, permit.bearer));
+                Ok(Prepared { notes: permit.notes, filtered, asks: permit.asks })
             }
             Err(denial) => {
                 let (uri, headers) = (arrived.request.uri(), arrived.request.headers());
@@ -487,13 +482,17 @@ impl Routed {
         picked: &Picked,
         arrived: &mut Arrived,
         count: &mut u32,
+        due: Option<Instant>,
     ) -> Result<Got, Failed> {
         let session = &self.session;
         let version = self.version(arrived);
-        let shelf = session.context.upstreams.shelf(self.key(picked, version));
+        let secured = self.secured(picked, arrived).await?;
+        let shelf = session.context.upstreams.shelf(self.key(picked, version, secured.as_ref()));
         let dial = || async {
             let (from, addressed) = (session.downstream(), &self.plan.addressed.hostname);
-            let stream = session.context.reach.connect(&from, picked, Some(addressed)).await?;
+            let tls = secured.as_ref().map(|secured| (secured, version.over_tls()));
+            let reach = &session.context.reach;
+            let stream = reach.connect(&from, picked, Some(addressed), tls).await?;
             let share = session.seat.share();
             let connected = session.context.connect(share, version, stream, picked.address).await;
             let limits = picked.limits().map(|limits| limits.per_connection);
@@ -501,22 +500,16 @@ impl Routed {
         };
         let mut lease = match shelf.lease(dial).await {
             Ok(lease) => lease,
-            Err(error) => {
-                let answer = Answer::unreachable(error.reason(), error.to_string());
-                return Err(Failed { unsent: true, ..Failed::of(answer, error.ended()) });
-            }
+            Err(error) => return Err(Failed::unconnected(&error)),
         };
         *count += 1;
         headers::count_attempt(arrived.request.headers_mut(), *count);
+        tell_deadline(arrived, due);
         if let Some(upgrade) = &arrived.upgrade {
             upgrade.ask(arrived.request.headers_mut());
         }
         let unguarded = picked.captured().is_none();
-        let judged = unguarded.then(|| match &arrived.untold {
-            Some(untold) => Kept::of(&untold.sent.request(arrived.request.method()))
-                .changed(untold.mutations.clone()),
-            None => Kept::of(&arrived.request),
-        });
+        let judged = unguarded.then(|| kept(arrived));
         let streams = judged.as_ref().filter(|_| lasting::is_stream(&arrived.request));
         let judge = self.judge();
         let cut = streams.map(|head| -> Waits<'_> { Box::pin(judge.until_refused(picked, head)) });
@@ -558,33 +551,25 @@ impl Routed {
         let why = balance::nobody(service, *port, &self.plan.caller(&self.session));
         Answer::no_healthy_upstream(why)
     }
+}
 
-    fn key(&self, picked: &Picked, version: Version) -> Key {
-        let client = &self.session.client;
-        let server = picked.captured();
-        Key {
-            client_uid: client.uid.clone(),
-            client: client.identity.clone(),
-            client_address: self.session.client_address.ip(),
-            service: self.plan.addressed.key.clone(),
-            endpoint: picked.address,
-            server: server.map(|server| server.identity.clone()),
-            version,
-        }
+/// Tells the application how long it has, where there is a deadline.
+fn tell_deadline(arrived: &mut Arrived, due: Option<Instant>) {
+    let Some(due) = due else { return };
+    let left = due.saturating_duration_since(Instant::now());
+    asked::tell(arrived.request.headers_mut(), left, arrived.form == Form::Grpc);
+}
+
+/// What is judged again of a request that lasts.
+fn kept(arrived: &Arrived) -> Kept {
+    match &arrived.untold {
+        Some(untold) => Kept::of(&untold.sent.request(arrived.request.method()))
+            .changed(untold.mutations.clone()),
+        None => Kept::of(&arrived.request),
     }
 }
 
-impl Outcome {
-    /// Nobody gets to see it. The connection goes on when nothing more can come over it.
-    fn discard(self) {
-        if let Outcome::Got(Got { response, lease, .. }, _) = self
-            && response.body().is_end_stream()
-        {
-            lease.give_back();
-        }
-    }
-}
-
-fn late() -> Answer {
-    Answer::unreachable(Reason::Timeout, "the route's timeout passed before there was a response")
+/// The answer to a request that took too long, for this reason.
+pub(super) fn late(reason: Reason) -> Answer {
+    Answer::unreachable(reason, "the route's timeout passed before there was a response")
 }

@@ -18,7 +18,7 @@ pub(in crate::l7) async fn carry(session: &Session, stream: Rewind<Carrier>) {
     let ask =
         Ask { service: Asked::Present(&session.service), dialled: session.dialled, subset: None };
     match context.reach.endpoint(&from, &ask).await {
-        Ok(Reached { picked, upstream, permit }) => {
+        Ok(Reached { picked, upstream, permit, tls }) => {
             let in_process = upstream.is_local();
             let (policy, notes) = permit.map(|it| (it.policy, it.notes)).unwrap_or_default();
             let start =
@@ -26,7 +26,7 @@ pub(in crate::l7) async fn carry(session: &Session, stream: Rewind<Carrier>) {
             let mut record = telemetry.connection(start);
             let copied = tokio::select! {
                 copied = copy::copy(stream, upstream, &record) => copied,
-                denied = context.reach.until_denied(&from, &ask, &picked) => {
+                denied = context.reach.until_denied(&from, &ask, (&picked, tls.as_ref())) => {
                     return record.fail(denied.reason, cut_after_a_change(&denied.why));
                 }
             };

@@ -88,7 +88,10 @@ impl Judge<'_> {
         let (backend, port) = &self.plan.backend;
         let namespace = &self.session.client.key.namespace;
         let backend = world.service(&backend.key)?;
-        gate::refused_in_the_clear(backend, *port, namespace, picked.captured().is_some())
+        let tunnelled = picked.captured().is_some();
+        // The request was sent as its plan's snapshot wanted it.
+        let sent = gate::encryption(&self.plan.backend.0, *port, namespace, tunnelled);
+        gate::refused_as_it_is(backend, *port, namespace, tunnelled, sent.ok().flatten())
     }
 }
 

@@ -60,10 +60,7 @@ fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut
         metrics.failed.inc();
         return;
     };
-    let names_subset = |name: &Str| {
-        let namespace = &session.client.key.namespace;
-        service.traffic.subsets_of(namespace).contains_key(name)
-    };
+    let names_subset = |name: &Str| service.subset(&session.client, name).is_some();
     if !mirror.subset.as_ref().is_none_or(names_subset) {
         metrics.failed.inc();
         return;
@@ -89,6 +86,7 @@ fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut
         plan: Plan::straight_to(service, *port, mirror.subset.clone()),
         before: None,
         seen: Seen::default(),
+        asked: None,
     };
     let metrics = metrics.clone();
     session.context.tasks.drive("mirrored request", async move {

@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use super::session::Session;
 use crate::balance::{self, Caller, Picked};
 use crate::base::{ObjectKey, Str};
-use crate::filter::{HttpFilter, Pair};
+use crate::filter::{Hedging, HttpFilter, Pair};
 use crate::l7::exchange::answer::Answer;
 use crate::model::{
     AppProtocol, Backend, BackendRef, Binding, HttpRoute, HttpRule, Retry, RouteKind, Service,
@@ -17,7 +17,7 @@ use crate::model::{
 };
 use crate::reach::Attempts;
 use crate::route::{self, Head, Selection};
-use crate::traffic::{Balancer, Destination, Hashed, Subset};
+use crate::traffic::{Balancer, Destination, Hashed};
 use crate::world::World;
 
 /// Where a request goes.
@@ -30,10 +30,15 @@ pub(in crate::l7) struct Plan {
     pub(in crate::l7) chosen: Option<Chosen>,
     /// The service whose endpoints take the request, and its port.
     pub(in crate::l7) backend: (Arc<Service>, u16),
-    /// The subset of its endpoints that takes the request, where the rule names one.
+    aim: Option<Box<Aim>>,
+}
+
+/// What selects the endpoint beside its load, where there is something.
+struct Aim {
+    /// Where the backend's policy hashes a property of requests.
+    hashed: Option<Hashed>,
+    /// The subset that a copy goes to. Of other requests the rule says it.
     subset: Option<Str>,
-    /// What selects the endpoint, where the backend's policy hashes a property of requests.
-    pub(in crate::l7) hash: Option<Box<Hashed>>,
 }
 
 impl Plan {
@@ -44,7 +49,8 @@ impl Plan {
         subset: Option<Str>,
     ) -> Self {
         let backend = (service.clone(), port);
-        Self { addressed: service.clone(), port, chosen: None, backend, subset, hash: None }
+        let aim = subset.map(|subset| Box::new(Aim { hashed: None, subset: Some(subset) }));
+        Self { addressed: service.clone(), port, chosen: None, backend, aim }
     }
 
     /// Of the addressed service, for the addressed port. A rule's filter holds instead of one of its type.
@@ -62,13 +68,24 @@ impl Plan {
         ]
     }
 
+    /// How requests are hedged: as the rule's policy says, or the service's.
+    pub(in crate::l7) fn hedging(&self) -> Option<&Hedging> {
+        let [of_rule, _] = self.filters();
+        let all = of_rule.iter().chain(self.filters_of_service());
+        all.filter_map(|filter| match filter {
+            HttpFilter::Hedging(hedging) => Some(hedging),
+            _ => None,
+        })
+        .next()
+    }
+
     pub(in crate::l7) fn timeouts(&self, world: &World) -> Timeouts {
         let rule = self.chosen.as_ref().and_then(Chosen::rule);
         let mut timeouts = rule.map(|rule| rule.timeouts).unwrap_or_default();
         if let (None, Some(default)) =
             (rule.and_then(|rule| rule.retry.as_ref()), &world.mesh.retry)
         {
-            timeouts.backend_request = timeouts.backend_request.or(default.each);
+            timeouts.per_try = timeouts.per_try.or(default.each);
         }
         timeouts
     }
@@ -80,11 +97,6 @@ impl Plan {
         rule.and_then(|rule| rule.retry.as_ref()).or_else(default)
     }
 
-    /// Whether it is forbidden that another endpoint is tried, even with a request that was certainly not sent.
-    pub(in crate::l7) fn never_retries(&self, world: &World) -> bool {
-        self.retry(world).is_some_and(Retry::is_off)
-    }
-
     /// What the backend's port is said to speak, by the route and by the service.
     pub(in crate::l7) fn protocol(&self) -> AppProtocol {
         if self.chosen.as_ref().is_some_and(|chosen| chosen.route.kind == RouteKind::Grpc) {
@@ -94,15 +106,15 @@ impl Plan {
         service.port(*port).map(|port| port.protocol).unwrap_or_default()
     }
 
-    /// An endpoint of the backend to send the request to again: another one than `last`, where there is one.
+    /// An endpoint of the backend to send the request to again: none of `avoided`, where there is another.
     pub(in crate::l7) fn endpoint_again(
         &self,
         world: &World,
         session: &Session,
-        last: &[SocketAddr],
+        avoided: &[SocketAddr],
     ) -> Option<Picked> {
         let (service, port) = &self.backend;
-        balance::pick(world, service, *port, self.caller(session), session.dialled, last)
+        balance::pick(world, service, *port, self.caller(session), session.dialled, avoided)
     }
 
     /// An endpoint of the backend that was not tried yet.
@@ -116,22 +128,28 @@ impl Plan {
         attempts.next(world, self.caller(session), (service, *port), session.dialled)
     }
 
+    pub(in crate::l7) fn hashed(&self) -> Option<&Hashed> {
+        self.aim.as_ref()?.hashed.as_ref()
+    }
+
+    /// The subset of the backend that takes the request; `None`: all of it.
+    fn subset(&self) -> Option<&str> {
+        let own = self.aim.as_ref().and_then(|aim| aim.subset.as_deref());
+        let backend = || self.chosen.as_ref().and_then(Chosen::backend);
+        own.or_else(|| backend()?.subset.as_deref())
+    }
+
     /// What holds for this client's requests to the backend.
     pub(in crate::l7) fn destination(&self, session: &Session) -> Option<&Arc<Destination>> {
-        destination((&self.backend.0, self.backend.1), self.subset.as_deref(), session)
+        destination((&self.backend.0, self.backend.1), self.subset(), session)
     }
 
     pub(in crate::l7) fn caller<'a>(&'a self, session: &'a Session) -> Caller<'a> {
-        let hash = self.hash.as_ref().map(|hashed| hashed.key);
-        let named = self.subset.as_deref();
-        let subset = named.and_then(|name| subset_of(&self.backend.0, name, session));
+        let hash = self.hashed().map(|hashed| hashed.key);
+        let subset = self.subset();
+        let subset = subset.and_then(|name| self.backend.0.subset(&session.client, name));
         Caller { hash, subset, ..session.downstream().caller() }
     }
-}
-
-/// As the client sees it.
-fn subset_of<'a>(service: &'a Service, name: &str, session: &Session) -> Option<&'a Subset> {
-    service.traffic.subsets_of(&session.client.key.namespace).get(name)
 }
 
 fn destination<'a>(
@@ -140,8 +158,8 @@ fn destination<'a>(
     session: &Session,
 ) -> Option<&'a Arc<Destination>> {
     match subset {
-        None => service.traffic.of_client(&session.client.key.namespace, port),
-        Some(name) => subset_of(service, name, session)?.on(port),
+        None => service.destination(&session.client, port),
+        Some(name) => service.subset(&session.client, name)?.on(port),
     }
 }
 
@@ -193,10 +211,10 @@ pub(in crate::l7) fn hash(
     session: &Session,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Option<Box<Hashed>> {
+) -> Option<Hashed> {
     let destination = destination(backend, subset, session)?;
     let Some(Balancer::Hash(key)) = destination.balancer() else { return None };
-    key.of(uri, headers, session.client_address.ip()).map(Box::new)
+    key.of(uri, headers, session.client_address.ip())
 }
 
 /// Chooses the rule for one request.
@@ -275,7 +293,9 @@ impl Route {
         match chosen.backend().map(|backend| &backend.target) {
             Some(BackendRef::Service { service, port }) => match world.service(service) {
                 Some(found) => match self.subset() {
-                    Some(name) if subset_of(found, name, session).is_none() => unknown(found, name),
+                    Some(name) if found.subset(&session.client, name).is_none() => {
+                        unknown(found, name)
+                    }
                     _ => Ok((found.clone(), *port)),
                 },
                 None => {
@@ -298,10 +318,10 @@ impl Route {
     pub(in crate::l7) fn lead_to(
         self,
         backend: (Arc<Service>, u16),
-        hash: Option<Box<Hashed>>,
+        hashed: Option<Hashed>,
     ) -> Plan {
-        let subset = self.subset().cloned();
+        let aim = hashed.map(|hashed| Box::new(Aim { hashed: Some(hashed), subset: None }));
         let Self { addressed, port, chosen } = self;
-        Plan { addressed, port, chosen, backend, subset, hash }
+        Plan { addressed, port, chosen, backend, aim }
     }
 }

@@ -17,7 +17,7 @@
 //! 6. **Endpoints of the backend**, with the addresses of names.
 //! 7. **Filters that change the request**, once it is known that it goes on; then its **mirrors**, which get what the
 //!    endpoints get.
-//! 8. **Attempts** ([`attempt`]): an endpoint, authorization where nobody judges there, rate limits that nobody keeps
+//! 8. **Attempts** ([`attempt`](super::attempt)): an endpoint, authorization where nobody judges there, rate limits that nobody keeps
 //!    there, the connection, and retries.
 //! 9. **The response** ([`pass_on`]): checked, through the same filters as in step 4, and streamed; the record ends with its
 //!    last byte.
@@ -28,10 +28,11 @@ use http::header::SET_COOKIE;
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::attempt::{self, Got, Outcome, Routed};
+use super::attempt::{Got, Outcome, Routed};
 use super::judge::{self, Judge, Pending, Refusal};
 use super::mirror;
 use super::plan::{self, Plan};
+use super::retry;
 use super::session::Session;
 use crate::balance::Picked;
 use crate::base::Str;
@@ -42,6 +43,7 @@ use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::exchange::{Exchange, ResponseBody, chain, keys, relay, traced, upgrade};
+use crate::l7::message::asked::Asked;
 use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Cut, Kept};
 use crate::l7::message::sent::{self, Sent};
@@ -58,7 +60,7 @@ pub(in crate::l7) async fn route(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let world = session.context.dependencies.world.snapshot();
-    let (mut arrived, mut exchange, rejected) = begin(&session, &world, request);
+    let (mut arrived, mut exchange, asked, rejected) = begin(&session, &world, request);
     let form = arrived.form;
     let mut before = None;
     let planned = match rejected {
@@ -92,11 +94,12 @@ pub(in crate::l7) async fn route(
     if let Some(before) = &before {
         sent::filter(plan.filters(), before, &mut arrived.request);
     }
-    let routed = Routed { session, world, plan, before, seen };
+    let asked = asked.map(|asked| asked.under(plan.retry(&world)));
+    let routed = Routed { session, world, plan, before, seen, asked };
     mirror::send_copies(&routed, &mut arrived);
-    match attempt::run(&routed, &mut arrived, first, &mut exchange).await {
+    match retry::run(&routed, &mut arrived, first, &mut exchange).await {
         Outcome::Got(got, picked) => pass_on(routed, got, picked, exchange, form),
-        Outcome::Failed(answer, _) => answer.respond(exchange, form),
+        Outcome::Failed(answer, ..) => answer.respond(exchange, form),
     }
 }
 
@@ -147,11 +150,12 @@ fn begin(
     session: &Session,
     world: &World,
     request: Request<Incoming>,
-) -> (Arrived, Box<Exchange>, Option<Answer>) {
+) -> (Arrived, Box<Exchange>, Option<Box<Asked>>, Option<Answer>) {
     let limits = session.context.limits(session.most_fields());
     let mut arrived = Arrived::new(request, &limits, session.dialled);
     headers::strip_internal(arrived.request.headers_mut());
     headers::take_attempt(arrived.request.headers_mut());
+    let asked = Asked::take(arrived.request.headers_mut());
     headers::add_missing(arrived.request.headers_mut());
     let permit = arrived.admit(&session.seat);
     let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
@@ -175,7 +179,7 @@ fn begin(
         (None, Some(fault)) => Some(Answer::fault(fault)),
         (None, None) => None,
     };
-    (arrived, exchange, rejected)
+    (arrived, exchange, asked, rejected)
 }
 
 /// A request that is being planned, and over what.
@@ -240,6 +244,8 @@ impl Planning<'_> {
             service: Some(&session.service),
             pod: "",
             route: None,
+            spread: None,
+            claims: None,
         };
         for filter in filters {
             if filter::has_type_of(instead, filter) {
@@ -285,7 +291,7 @@ fn pass_on(
     let Routed { plan, seen, .. } = &routed;
     let mut head = ResponseHead { status: response.status(), headers: response.headers_mut() };
     filter::respond(plan.filters_of_service(), plan.filters(), &mut head, seen);
-    if let Some(cookie) = plan.hash.as_ref().and_then(|hashed| hashed.set_cookie.clone()) {
+    if let Some(cookie) = plan.hashed().and_then(|hashed| hashed.set_cookie.clone()) {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
     if let Some(added) = exchange.added.take() {

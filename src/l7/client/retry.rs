@@ -1,125 +1,169 @@
-//! Sending a request again that may have reached an application, where its route wants that (GEP-1731).
-//!
-//! After a status that the route names whatever the method is: its author has said so. After a reset connection or a
-//! timeout only what is idempotent (RFC 9110, 9.2.2), because nobody knows what became of the request. What was
-//! certainly not sent always. An upgrade is never asked for again, nor a request whose body was too long to be kept.
+//! Sending a request again that may have reached an application, where its route, or the mesh, wants that
+//! ([`again`](super::again)).
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::StatusCode;
+use hyper::body::Body;
+use tokio::time::Instant;
 
-use crate::balance::Ended;
-use crate::base::Backoff;
-use crate::l7::budget::{Reserved, Share};
+use super::again::Retries;
+use super::attempt::{Got, Outcome, Routed, late};
+use super::hedge::Hedged;
+use crate::balance::{self, Ended, Picked};
+use crate::base::Reason;
+use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::Form;
 use crate::l7::exchange::arrived::Arrived;
-use crate::l7::message::body::{Replay, RequestBody};
-use crate::l7::message::head_copy::HeadCopy;
-use crate::l7::version::Version;
-use crate::model::Retry;
-use crate::traffic::{Destination, Overflow, Place};
+use crate::l7::message::{asked, deadline};
+use crate::model::Timeouts;
+use crate::traffic::{Balancer, attempts};
 
-/// The longest time between two attempts, as a multiple of the first: Envoy's.
-const MOST_BACKOFF: u32 = 10;
-
-/// What is needed to send a request again.
-pub(in crate::l7) struct Retries {
-    head: HeadCopy,
-    body: Option<Replay>,
-    arrived: (Version, &'static str, Form),
-    sent: u32,
-    _buffer: Option<Reserved>,
-    /// Among the retries that the destination may have at once.
-    place: Option<Box<Place>>,
+/// Sends the request until there is a response to pass on, or an answer of our own. The request is lent down to the connection
+/// that takes it, because every future between would hold it twice.
+pub(in crate::l7) async fn run(
+    routed: &Routed,
+    arrived: &mut Arrived,
+    first: Option<Picked>,
+    exchange: &mut Exchange,
+) -> Outcome {
+    let whole = routed.timeouts(arrived).0.request.map(|limit| exchange.deadline(limit));
+    let mut hedging =
+        routed.plan.hedging().filter(|hedging| hedging.takes(arrived.request.method()));
+    let wanted = routed.retry_if_any().is_some() || hedging.is_some();
+    let mut retry = wanted.then(|| Retries::of(arrived, routed.session.seat.share())).flatten();
+    first.iter().for_each(Picked::arrives);
+    let mut next = first;
+    loop {
+        let one = |limit: Option<Duration>| limit.map(|limit| Instant::now() + limit);
+        let due = {
+            // Looked up again for each attempt, because every request in flight would hold it.
+            let (timeouts, stream) = routed.timeouts(arrived);
+            let timeout = deadline::earlier(whole, one(timeouts.backend_request));
+            exchange.lasts_until(timeout, one(stream));
+            exchange.is_in_a_hurry =
+                stream.is_some() || timeouts != routed.plan.timeouts(&routed.world);
+            deadline::earlier(exchange.due, one(timeouts.per_try))
+        };
+        let passed = match (hedging.take(), &retry) {
+            // Boxed, because it is large and few requests are hedged.
+            (Some(hedging), Some(again)) => {
+                let is_in_a_hurry = exchange.is_in_a_hurry;
+                let hedged = Hedged { routed, hedging, again, due, is_in_a_hurry };
+                Box::pin(hedged.pass(arrived, next, exchange)).await
+            }
+            _ => routed.pass(arrived, next, due, exchange).await,
+        };
+        // Moved, because what awaiting gives would be held beside the future that gave it.
+        let outcome = passed;
+        let Some(again) = retry.as_mut().filter(|_| !deadline::is_over(whole)) else {
+            return outcome;
+        };
+        let Some((request, wait)) = routed.retried(again, &outcome, exchange) else {
+            return outcome;
+        };
+        outcome.discard();
+        if deadline::within(whole, tokio::time::sleep(wait)).await.is_none() {
+            return Outcome::Failed(late(Reason::Timeout), Ended::TimedOut, None);
+        }
+        *arrived = request;
+        next = routed.endpoint_again(again);
+    }
 }
 
-impl Retries {
-    /// `None` when this request is sent once: its route does not want it otherwise, or there is no room for its body.
-    pub(in crate::l7) fn of(
-        retry: Option<&Retry>,
-        arrived: &mut Arrived,
-        share: &Arc<Share>,
-    ) -> Option<Box<Self>> {
-        retry.filter(|retry| !retry.is_off() && arrived.upgrade.is_none())?;
-        let buffer = match arrived.request.body().is_empty() {
-            true => None,
-            false => Some(share.replay()?),
-        };
-        Some(Box::new(Self {
-            _buffer: buffer,
-            head: HeadCopy::of(&arrived.request),
-            body: arrived.request.body_mut().keep(),
-            arrived: (arrived.version, arrived.protocol, arrived.form),
-            sent: 0,
-            place: None,
-        }))
-    }
-
-    /// Takes a place among the retries of a destination, for as long as this request is retried.
-    pub(in crate::l7) fn take_place(&mut self, destination: &Destination) -> Result<(), Overflow> {
-        if self.place.is_none() {
-            self.place = destination.retry()?;
+impl Routed {
+    /// How long the request may take: as the rule says, or the client where it says less. And how long each attempt may last, with its
+    /// response, as only a client says.
+    fn timeouts(&self, arrived: &Arrived) -> (Timeouts, Option<Duration>) {
+        let mut timeouts = self.plan.timeouts(&self.world);
+        if arrived.form == Form::Grpc {
+            let given = asked::grpc_timeout(arrived.request.headers());
+            // 0 stands for none, as in Envoy.
+            shorten(&mut timeouts.request, given.filter(|it| !it.is_zero()));
         }
-        Ok(())
+        let Some(asked) = &self.asked else { return (timeouts, None) };
+        shorten(&mut timeouts.request, asked.timeout);
+        shorten(&mut timeouts.per_try, asked.per_try);
+        (timeouts, asked.stream)
     }
 
-    /// The request once more after this status, and how long to wait.
-    pub(in crate::l7) fn after_status(
-        &mut self,
-        retry: &Retry,
-        status: StatusCode,
+    /// The request once more, when its policy wants that, and how long to wait.
+    fn retried(
+        &self,
+        again: &mut Retries,
+        outcome: &Outcome,
+        exchange: &mut Exchange,
     ) -> Option<(Arrived, Duration)> {
-        retry.codes.contains(&status).then(|| self.next(retry)).flatten()
-    }
-
-    /// The request once more after an attempt without a response, and how long to wait.
-    pub(in crate::l7) fn after_failure(
-        &mut self,
-        retry: &Retry,
-        ended: Ended,
-    ) -> Option<(Arrived, Duration)> {
-        let allowed = match ended {
-            Ended::Unreached | Ended::NotTried | Ended::Stale => true,
-            Ended::Broken | Ended::TimedOut => self.head.method().is_idempotent(),
-            Ended::Denied | Ended::GivenUp | Ended::Served | Ended::Answered(_) => false,
-        };
-        allowed.then(|| self.next(retry)).flatten()
-    }
-
-    fn next(&mut self, retry: &Retry) -> Option<(Arrived, Duration)> {
-        if self.sent >= retry.attempts {
+        let retry = self.retry_if_any()?;
+        let wanted = again.wants(retry, outcome);
+        if !wanted {
+            if again.sent > 0 && matches!(outcome, Outcome::Got(..)) {
+                attempts::retry_succeeded();
+            }
             return None;
         }
-        let body = match &self.body {
-            Some(body) => body.again()?,
-            None => RequestBody::default(),
-        };
-        let wait = backoff(retry.backoff, self.sent);
-        self.sent += 1;
-        Some((Arrived::again(self.head.with(body), self.arrived), wait))
+        if again.is_exhausted(retry) {
+            attempts::retries_exhausted();
+            let why = format!("it was sent {} times, as often as it may be", retry.attempts + 1);
+            exchange.record.mark(Reason::RetryLimit, why);
+            return None;
+        }
+        if let Some(destination) = self.plan.destination(&self.session)
+            && let Err(overflow) = again.take_place(destination)
+        {
+            tracing::debug!("a request is not retried: {overflow}");
+            attempts::retry_overflowed();
+            exchange.record.mark(Reason::Overflow, overflow.to_string());
+            return None;
+        }
+        if let Some(endpoint) = outcome.endpoint() {
+            again.sent_to(endpoint);
+        }
+        let next = again.next(retry)?;
+        attempts::retried();
+        Some(next)
     }
-}
 
-/// The pause before the attempt that follows the one and the `sent` others. The route's is the shortest.
-fn backoff(first: Duration, sent: u32) -> Duration {
-    let most = first.saturating_mul(MOST_BACKOFF);
-    Backoff::new(first, most).spread(1.0..=1.25).after(sent.saturating_add(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn backoff_is_never_shorter_than_asked_for_and_bounded() {
-        let first = Duration::from_millis(100);
-        for (sent, least) in [(0, 100), (1, 200), (2, 400), (3, 800), (4, 1000), (40, 1000)] {
-            let least = Duration::from_millis(least);
-            for _ in 0..100 {
-                let wait = backoff(first, sent);
-                assert!(wait >= least && wait <= least.mul_f64(1.25), "{sent}: {wait:?}");
+    /// An endpoint to send the request to again: in another locality where the policy wants that and there is one.
+    fn endpoint_again(&self, again: &Retries) -> Option<Picked> {
+        let retry = self.retry()?;
+        let destination = self.plan.destination(&self.session);
+        let sticks = destination.is_some_and(|it| matches!(it.balancer(), Some(Balancer::Hash(_))));
+        let picked =
+            |avoided: &[SocketAddr]| self.plan.endpoint_again(&self.world, &self.session, avoided);
+        if retry.leaves_locality {
+            let (service, port) = &self.plan.backend;
+            let near = balance::neighbours(service, *port, again.tried());
+            if let Some(far) = picked(&near).filter(|picked| !near.contains(&picked.address)) {
+                return Some(far);
             }
         }
+        picked(again.avoided(retry, sticks))
     }
+}
+
+impl Outcome {
+    /// The endpoint that the request was sent to last.
+    fn endpoint(&self) -> Option<SocketAddr> {
+        match self {
+            Outcome::Got(_, picked) => Some(picked.address),
+            Outcome::Failed(_, _, endpoint) => *endpoint,
+        }
+    }
+
+    /// Nobody gets to see it. The connection goes on when nothing more can come over it.
+    fn discard(self) {
+        if let Outcome::Got(Got { response, lease, .. }, _) = self
+            && response.body().is_end_stream()
+        {
+            lease.give_back();
+        }
+    }
+}
+
+fn shorten(limit: &mut Option<Duration>, by: Option<Duration>) {
+    *limit = match (*limit, by) {
+        (Some(limit), Some(by)) => Some(limit.min(by)),
+        (limit, by) => limit.or(by),
+    };
 }

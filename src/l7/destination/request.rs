@@ -26,6 +26,7 @@ use super::session::{self, Session};
 use crate::balance::InUse;
 use crate::base::{PolicyNote, Str};
 use crate::ext_authz;
+use crate::filter::Claims;
 use crate::gate::{Permit, Providers};
 use crate::jwt::KeySource;
 use crate::l7::budget::Full;
@@ -174,6 +175,8 @@ async fn limit(
         identity: inbound.client.as_ref(),
         address: inbound.client_address.ip(),
         pod: &inbound.workload.uid,
+        claims: judged.permit.bearer.as_deref().map(|it| it as &dyn Claims),
+        node: Some(&inbound.workload.node),
     };
     let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
     let authorizer = session.authorizer(arrived.checks);

@@ -146,6 +146,9 @@ impl Answer {
     pub(in crate::l7) fn unreachable(reason: Reason, why: impl Into<String>) -> Self {
         let (status, text) = match reason {
             Reason::Timeout => (StatusCode::GATEWAY_TIMEOUT, "upstream request timeout"),
+            Reason::StreamDuration => {
+                (StatusCode::GATEWAY_TIMEOUT, "upstream max stream duration reached")
+            }
             Reason::Overflow => return Self::overflow(why),
             // The destination refused the tunnel at layer 4.
             Reason::Denied => return Self::denied(why),

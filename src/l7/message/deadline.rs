@@ -21,6 +21,11 @@ pub(in crate::l7) async fn within<T>(
     .await
 }
 
+/// Whether it has come.
+pub(in crate::l7) fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
+}
+
 /// The earlier of both.
 pub(in crate::l7) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     match (one, other) {

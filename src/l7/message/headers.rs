@@ -30,8 +30,8 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
 /// Fields that the client's half may add, for which the destination's half leaves room: the id, the protocol, the attempt, the
-/// original values, the client's name, the coding of a body without a length, and three of a trace at the most.
-pub(in crate::l7) const ADDED: usize = 9;
+/// original values, the client's name, the coding of a body without a length, two of how long it may take, and three of a trace at the most.
+pub(in crate::l7) const ADDED: usize = 11;
 
 /// Fields that nearly every request has, and that count by their text only.
 const FEW_FIELDS: usize = 16;

@@ -21,16 +21,8 @@ const LONG: Step = Step::Slow(Duration::from_secs(600));
 
 /// The service with an endpoint for each of these, under the policy.
 fn mesh(applications: &[SocketAddr], policy: Policy) -> Fixture {
-    let mut mesh = shop(applications[0]);
+    let mut mesh = shop_of(applications);
     let mut service = mesh.mesh.services[0].as_ref().clone();
-    for (number, at) in applications.iter().enumerate().skip(1) {
-        let other = outsider(&format!("other-{number}"), *at);
-        let mut endpoint = service.endpoints[0].clone();
-        endpoint.workload = Some(other.uid.clone());
-        endpoint.ports[0].target = at.port();
-        service.endpoints.push(endpoint);
-        mesh = mesh.workload(other);
-    }
     let destination = Destination::new("Service shop/echo, port 80".into(), policy);
     service.traffic.set(None, Ports::from([(80, Arc::new(destination))]));
     mesh.mesh.services[0] = service.into();
@@ -141,6 +133,65 @@ async fn an_endpoint_with_errors_in_a_row_is_ejected() {
     }
 }
 
+/// Three endpoints, of which one gets slow and fast again.
+#[tokio::test]
+async fn a_slow_endpoint_is_left_alone() {
+    let (at, scripts) = started(&[&[], &[], &[]]).await;
+    let lab = lab(&at, Policy { balancer: Some(Balancer::PeakEwma), ..Policy::default() });
+    let mut client = client(&lab).await;
+    let mut requests = async |count: usize| {
+        let before = came(&scripts);
+        for _ in 0..count {
+            assert_eq!(client.get("/").await.status, StatusCode::OK);
+        }
+        let after = came(&scripts).into_iter();
+        after.zip(before).map(|(after, before)| after - before).collect::<Vec<usize>>()
+    };
+    let counts = requests(60).await;
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    // The request that finds it out is nearly the last one.
+    scripts[0].goes_on(Step::Slow(Duration::from_millis(500)));
+    let counts = requests(60).await;
+    assert!(counts[0] <= 3, "{counts:?}");
+}
+
+/// Three endpoints, of which one fails, fails again when it is probed, and returns.
+#[tokio::test]
+async fn one_that_fails_is_probed_and_returns() {
+    let (at, scripts) = started(&[&[], &[], &[]]).await;
+    let outliers = OutlierDetection {
+        consecutive_errors: 3,
+        interval: Duration::from_millis(10),
+        base_ejection_time: Duration::from_secs(1),
+        ..OutlierDetection::default()
+    };
+    let balancer = Some(Balancer::RoundRobin);
+    let lab = lab(&at, Policy { outliers: Some(outliers), balancer, ..Policy::default() });
+    let mut client = client(&lab).await;
+    let world = lab.world();
+    let echo = world.service(&fixture::key("echo")).unwrap();
+    let destination = echo.traffic.of_client("any", &[], 80).unwrap();
+    scripts[0].goes_on(Step::Status(503));
+    let mut failed_until = async |until: &dyn Fn() -> bool| {
+        let mut failed = 0;
+        let requests = async {
+            while !until() {
+                failed += usize::from(client.get("/").await.status != StatusCode::OK);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), requests).await.unwrap();
+        failed
+    };
+    let is_ejected = || destination.ejected().is_some();
+    assert_eq!(failed_until(&is_ejected).await, 3);
+    // Until its time has passed, nobody notices it; then one request does.
+    assert_eq!(failed_until(&|| came(&scripts)[0] > 3).await, 1);
+    assert!(is_ejected());
+    scripts[0].goes_on(Step::Status(200));
+    assert_eq!(failed_until(&|| came(&scripts)[0] >= 14).await, 0);
+    assert!(!destination.are_some_out());
+}
+
 /// A timeout that passes while the client sends its request, and one that passes while the application does not answer.
 #[tokio::test]
 async fn a_client_that_sends_slowly_has_no_endpoint_ejected() {
@@ -152,7 +203,7 @@ async fn a_client_that_sends_slowly_has_no_endpoint_ejected() {
             ..OutlierDetection::default()
         };
         let timeouts =
-            Timeouts { request: Some(Duration::from_millis(1500)), backend_request: None };
+            Timeouts { request: Some(Duration::from_millis(1500)), ..Timeouts::default() };
         let rule = HttpRule { timeouts, ..fixture::rule(vec![to("echo", 1)]) };
         let policy = Policy { outliers: Some(outliers), ..Policy::default() };
         let mesh = mesh(&at, policy).route(fixture::route("r", "echo", vec![rule]));
@@ -165,7 +216,7 @@ async fn a_client_that_sends_slowly_has_no_endpoint_ejected() {
         assert_eq!(&answer, b"HTTP/1.1 504");
         let world = lab.world();
         let traffic = &world.service(&fixture::key("echo")).unwrap().traffic;
-        let found = traffic.of_client("any", 80).unwrap().ejected();
+        let found = traffic.of_client("any", &[], 80).unwrap().ejected();
         assert_eq!(found.is_some(), ejected, "{body}");
     }
 }
@@ -230,8 +281,8 @@ async fn a_connection_takes_so_many_requests() {
 async fn no_more_requests_are_retried_at_once_than_the_policy_says() {
     let (at, scripts) = started(&[&[Step::Status(503), LONG, Step::Status(503)]]).await;
     let backoff = Duration::from_millis(1);
-    let codes = vec![StatusCode::SERVICE_UNAVAILABLE];
-    let retry = Some(Retry { codes, attempts: 3, backoff });
+    let codes = RetryOn::codes(vec![StatusCode::SERVICE_UNAVAILABLE]);
+    let retry = Some(Retry { backoff, ..Retry::new(codes, 3) });
     let rule = HttpRule { retry, ..fixture::rule(vec![to("echo", 1)]) };
     let limits = Limits { max_retries: Some(1), ..Limits::default() };
     let mesh = mesh(&at, limited(limits)).route(fixture::route("r", "echo", vec![rule]));

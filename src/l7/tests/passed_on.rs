@@ -422,11 +422,13 @@ async fn headers_of_proxies_are_treated_as_istio_treats_them() {
     let (at, listener) = listening().await;
     for half in HALVES {
         let attempt = if half == Half::Client { "1" } else { "9" };
+        let asked = if half == Half::Client { None } else { Some("60000") };
         let rows = [
             ("x-request-id", "mine", Some("mine")),
             ("x-forwarded-proto", "https", Some("https")),
             ("x-forwarded-for", "192.0.2.1", Some("192.0.2.1")),
             ("x-envoy-attempt-count", "9", Some(attempt)),
+            ("x-envoy-upstream-rq-timeout-ms", "60000", asked),
             ("x-envoy-original-path", "/before", Some("/before")),
             ("x-forwarded-client-cert", "URI=spiffe://td/ns/a/sa/b", None),
         ];

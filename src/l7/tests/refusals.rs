@@ -155,14 +155,15 @@ fn encrypted(mut mesh: Fixture, clients: Option<&str>, demand: Demand) -> Fixtur
 async fn what_should_be_encrypted_is_not_sent_in_the_clear() {
     let at = application("app").await;
     for (clients, demand, status) in [
-        (None, Demand::Application, StatusCode::SERVICE_UNAVAILABLE),
+        (None, Demand::Impossible("x".into()), StatusCode::SERVICE_UNAVAILABLE),
         (None, Demand::Mesh, StatusCode::SERVICE_UNAVAILABLE),
         (None, Demand::Nothing, StatusCode::OK),
-        (Some("shop"), Demand::Application, StatusCode::SERVICE_UNAVAILABLE),
+        (Some("shop"), Demand::Impossible("x".into()), StatusCode::SERVICE_UNAVAILABLE),
         // Another namespace's object is a matter of that namespace's clients.
-        (Some("evil"), Demand::Application, StatusCode::OK),
+        (Some("evil"), Demand::Impossible("x".into()), StatusCode::OK),
     ] {
-        let lab = Lab::new(encrypted(shop(at), clients, demand), WorkerSettings::for_tests());
+        let lab =
+            Lab::new(encrypted(shop(at), clients, demand.clone()), WorkerSettings::for_tests());
         let mut client = Client::http1(lab.dial("client", "echo").await).await;
         assert_eq!(client.get("/").await.status, status, "{clients:?} {demand:?}");
         let mut bytes = lab.dial("client", "echo").await;
@@ -185,7 +186,7 @@ async fn a_request_that_lasts_ends_when_it_is_wanted_encrypted() {
     let mut answer = [0; 12];
     let early = tokio::time::timeout(Duration::from_millis(300), client.read(&mut answer));
     assert!(early.await.is_err(), "it goes on");
-    lab.store.publish(encrypted(shop(at), None, Demand::Application).mesh);
+    lab.store.publish(encrypted(shop(at), None, Demand::Impossible("x".into())).mesh);
     let ended = tokio::time::timeout(Duration::from_secs(5), client.read_exact(&mut answer));
     ended.await.expect("it ends").unwrap();
     assert_eq!(&answer, b"HTTP/1.1 503");

@@ -19,7 +19,7 @@ fn millis(millis: u64) -> Duration {
 
 fn retry(codes: &[u16], attempts: u32) -> Option<Retry> {
     let codes = codes.iter().map(|code| StatusCode::from_u16(*code).unwrap()).collect();
-    Some(Retry { codes, attempts, backoff: millis(20) })
+    Some(Retry { backoff: millis(20), ..Retry::new(RetryOn::codes(codes), attempts) })
 }
 
 fn lab(at: SocketAddr, timeouts: Timeouts, retry: Option<Retry>) -> Lab {
@@ -36,11 +36,11 @@ async fn client(lab: &Lab, http2: bool) -> Client {
 }
 
 fn request(limit: u64) -> Timeouts {
-    Timeouts { request: Some(millis(limit)), backend_request: None }
+    Timeouts { request: Some(millis(limit)), ..Timeouts::default() }
 }
 
 fn backend(limit: u64) -> Timeouts {
-    Timeouts { request: None, backend_request: Some(millis(limit)) }
+    Timeouts { backend_request: Some(millis(limit)), ..Timeouts::default() }
 }
 
 #[tokio::test]

@@ -268,6 +268,7 @@ async fn tries_another_endpoint_when_one_refuses() {
         node: gone.node.clone(),
         locality: gone.locality.clone(),
         subsets: Default::default(),
+        labels: gone.labels.clone(),
     });
     mesh.mesh.services[0] = service.into();
     let lab = Lab::new(mesh.workload(gone), settings());

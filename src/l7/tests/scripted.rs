@@ -21,6 +21,8 @@ use tokio::net::TcpListener;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
     Status(u16),
+    /// With this field in its head.
+    Head(u16, &'static str, &'static str),
     /// 200 after this long.
     Slow(Duration),
     /// Read, and never answered: the connection is closed.
@@ -92,6 +94,11 @@ impl Script {
         self.came()
     }
 
+    /// What becomes of requests from now on.
+    pub(super) fn goes_on(&self, step: Step) {
+        *self.steps.lock() = [step].into();
+    }
+
     fn step(&self) -> Step {
         let mut steps = self.steps.lock();
         match steps.len() {
@@ -118,6 +125,10 @@ impl Script {
         let mut response = Response::new(text);
         match step {
             Step::Status(status) => *response.status_mut() = status.try_into().unwrap(),
+            Step::Head(status, name, value) => {
+                *response.status_mut() = status.try_into().unwrap();
+                response.headers_mut().insert(name, value.parse().unwrap());
+            }
             Step::Slow(time) => tokio::time::sleep(time).await,
             Step::Reset => return Err(std::io::Error::other("told to")),
             Step::Stall => {

@@ -239,6 +239,22 @@ pub(super) fn shop(at: SocketAddr) -> Fixture {
         .service(service)
 }
 
+/// The same with an endpoint for each of these.
+pub(super) fn shop_of(applications: &[SocketAddr]) -> Fixture {
+    let mut mesh = shop(applications[0]);
+    let mut service = mesh.mesh.services[0].as_ref().clone();
+    for (number, at) in applications.iter().enumerate().skip(1) {
+        let other = outsider(&format!("other-{number}"), *at);
+        let mut endpoint = service.endpoints[0].clone();
+        endpoint.workload = Some(other.uid.clone());
+        endpoint.ports[0].target = at.port();
+        service.endpoints.push(endpoint);
+        mesh = mesh.workload(other);
+    }
+    mesh.mesh.services[0] = service.into();
+    mesh
+}
+
 /// An application that answers with its name and what it was sent, over HTTP/1.1 and HTTP/2.
 pub(super) async fn application(name: &'static str) -> SocketAddr {
     application_at(name, "127.0.0.1:0".parse().unwrap()).await
@@ -300,12 +316,15 @@ async fn echo(
         text.push_str(&format!("{header}: {}\n", value.to_str().unwrap()));
     }
     let head = request.method() == Method::HEAD;
+    let cost = request.headers().get("x-will-cost").cloned();
     let body = request.into_body().collect().await.unwrap().to_bytes();
     if head {
         return Ok(Response::new(Full::default()));
     }
     text.push_str(&String::from_utf8_lossy(&body));
-    Ok(Response::builder().header("x-from", name).body(Full::from(text)).unwrap())
+    let mut response = Response::builder().header("x-from", name).body(Full::from(text)).unwrap();
+    cost.map(|cost| response.headers_mut().insert("x-cost", cost));
+    Ok(response)
 }
 
 /// One client's connection, kept alive between requests.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use super::raw::*;
 use super::support::{Client, Lab};
 use crate::l7::WorkerSettings;
-use crate::model::{HttpRule, Retry};
+use crate::model::{HttpRule, Retry, RetryOn};
 use crate::world::fixture::{self, backend as to};
 
 const DATA: u8 = 0;
@@ -110,7 +110,8 @@ async fn second(
     let (at, counts) = refusing(how).await;
     let mut mesh = half.mesh(at);
     if let Some(attempts) = attempts {
-        let retry = Retry { codes: Vec::new(), attempts, backoff: Duration::ZERO };
+        let retry = Retry::new(RetryOn::default(), attempts);
+        let retry = Retry { backoff: Duration::ZERO, ..retry };
         let rule = HttpRule { retry: Some(retry), ..fixture::rule(vec![to("echo", 1)]) };
         mesh = mesh.route(fixture::route("r", "echo", vec![rule]));
     }

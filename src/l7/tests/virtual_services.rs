@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::scripted::Script;
+use super::scripted::{Script, Step};
 use super::support::*;
 use crate::l7::WorkerSettings;
 use crate::source;
@@ -179,8 +179,7 @@ async fn faults_hit_their_share_and_timeouts_end_requests() {
         {"match": [{"uri": {"prefix": "/slow"}}], "fault": {"delay": {"fixedDelay": "300ms", "percentage": {"value": 100}}}, "timeout": "20s", "route": to("echo", "v1")},
         {"timeout": "100ms", "route": to("other", "")},
     ]);
-    let (at, _script) =
-        Script::start(&[super::scripted::Step::Slow(Duration::from_secs(600))]).await;
+    let (at, _script) = Script::start(&[Step::Slow(Duration::from_secs(600))]).await;
     let mesh = mesh([application("one").await, application("two").await, at], rules);
     let lab = Lab::new(mesh, WorkerSettings::for_tests());
     let mut client = client(&lab).await;
@@ -196,6 +195,31 @@ async fn faults_hit_their_share_and_timeouts_end_requests() {
     assert!(begun.elapsed() >= Duration::from_millis(300));
     assert_eq!(client.get("/").await.status, StatusCode::GATEWAY_TIMEOUT);
     lab.counted(&["response_flags=\"UT\""], 1).await;
+}
+
+/// As the rule says, and never to an endpoint outside of the subset.
+#[tokio::test]
+async fn requests_are_sent_again_within_the_subset() {
+    let rules = json!([
+        {
+            "match": [{"uri": {"prefix": "/slow"}}],
+            "retries": {"attempts": 1, "retryOn": "reset", "perTryTimeout": "200ms"},
+            "route": to("other", ""),
+        },
+        {"retries": {"attempts": 1, "retryOn": "503"}, "route": to("echo", "v1")},
+    ]);
+    let steps = [Step::Status(503), Step::Status(200), Step::Status(503)];
+    let (one, flaky) = Script::start(&steps).await;
+    let long = Step::Slow(Duration::from_secs(600));
+    let (three, slow) = Script::start(&[long, Step::Status(200)]).await;
+    let mesh = mesh([one, application("two").await, three], rules);
+    let lab = Lab::new(mesh, WorkerSettings::for_tests());
+    let mut client = client(&lab).await;
+    assert_eq!(client.get("/").await.status, StatusCode::OK);
+    assert_eq!(client.get("/").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(flaky.came().len(), 4);
+    assert_eq!(client.get("/slow").await.status, StatusCode::OK);
+    assert_eq!(slow.came().len(), 2);
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ impl Sender {
     ) -> Result<Self, UpstreamError> {
         // An agent at the other end has checked the application's response, and may have added the coding of a body without a
         // length.
-        let most_fields = most_fields + usize::from(!matches!(stream, Carrier::Tcp(_)));
+        let most_fields = most_fields + usize::from(stream.leads_to_an_agent());
         let buffers = Arc::new(buffers);
         let kind = Kind::connect(tasks, most_fields, version, stream, &buffers).await;
         kind.map(|kind| Self { kind, buffers, made: Instant::now(), withheld: None })
@@ -213,13 +213,13 @@ impl Sender {
                     SendError { error: failed.into_error(), unsent, refused: false }
                 })
             }
-            Kind::Http2(sender, _) | Kind::Stream(sender, _) => {
+            Kind::Http2(sender, taken) | Kind::Stream(sender, taken) => {
                 // hyper hears no 100 over HTTP/2.
                 expectation.inspect(Expectation::is_met);
                 // A body may have begun to flow; only a route that retries keeps it. Boxed, because the future of every request in
                 // flight would be larger by it.
                 let copy = request.body().is_empty().then(|| Box::new(HeadCopy::of(request)));
-                to_http2(request);
+                to_http2(request, taken.is_encrypted());
                 let sent = sender.try_send_request(std::mem::take(request)).await;
                 sent.map_err(|mut failed| {
                     let refused = is_refused(failed.error());
@@ -315,6 +315,7 @@ impl Kind {
                 Ok(Kind::Http1(sender, end))
             }
             Version::Http2 => {
+                let is_encrypted = matches!(stream, Carrier::Tls(_));
                 let (io, exceeded, settings) = watched::Application::new(stream, buffers.clone());
                 let io = TokioIo::new(io);
                 let (sender, mut connection) =
@@ -328,7 +329,8 @@ impl Kind {
                         .max_header_list_size(LONGEST_HEAD as u32)
                         .handshake(io)
                         .await?;
-                let taken = Arc::new(Taken::new(connection.current_max_send_streams()));
+                let taken =
+                    Arc::new(Taken::new(connection.current_max_send_streams(), is_encrypted));
                 let known = taken.clone();
                 tasks.drive("upstream HTTP/2 connection", async move {
                     // hyper reads in another task, and runs this one for a request only.
@@ -392,14 +394,14 @@ fn from_http1(mut request: Request<RequestBody>) -> Request<RequestBody> {
 }
 
 /// HTTP/2 has the host in the target (RFC 9113, 8.3.1). A host that cannot stand there stays a header.
-fn to_http2(request: &mut Request<RequestBody>) {
+fn to_http2(request: &mut Request<RequestBody>, is_encrypted: bool) {
     *request.version_mut() = HttpVersion::HTTP_2;
     let host = request.headers().get(HOST);
     let Some(authority) = host.and_then(|host| Authority::try_from(host.as_bytes()).ok()) else {
         return;
     };
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    parts.scheme = Some(Scheme::HTTP);
+    parts.scheme = Some(if is_encrypted { Scheme::HTTPS } else { Scheme::HTTP });
     parts.authority = Some(authority);
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;

@@ -15,13 +15,20 @@ pub(super) struct Taken {
     is_told: AtomicBool,
     told: Notify,
     has_refused: AtomicBool,
+    /// The connection is under TLS to the application, which requests say.
+    is_encrypted: bool,
 }
 
 impl Taken {
     /// Before the application said anything, `most` are sent.
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize, is_encrypted: bool) -> Self {
         let (most, is_told) = (AtomicUsize::new(most), AtomicBool::new(false));
-        Self { most, is_told, told: Notify::new(), has_refused: AtomicBool::new(false) }
+        let (told, has_refused) = (Notify::new(), AtomicBool::new(false));
+        Self { most, is_told, told, has_refused, is_encrypted }
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.is_encrypted
     }
 
     pub(super) fn most(&self) -> usize {
@@ -68,7 +75,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_waits_until_it_is_told_and_not_for_ever() {
-        let taken = Arc::new(Taken::new(1));
+        let taken = Arc::new(Taken::new(1, false));
         let started = Instant::now();
         taken.heard().await;
         assert_eq!(started.elapsed(), PATIENCE);

@@ -20,7 +20,7 @@ use hyper::body::{Body, Incoming};
 use super::circuit::Call;
 use super::context::Context;
 use crate::balance::{Ended, Picked};
-use crate::base::{Identity, Reason};
+use crate::base::{Identity, Reason, Str};
 use crate::ext_authz;
 use crate::ext_authz::grpc_check::{self, Ends, Shown};
 use crate::ext_authz::http_check;
@@ -60,12 +60,28 @@ pub(in crate::l7) struct Authorizer<'a> {
     pub(in crate::l7) checks: u8,
 }
 
+/// A service that is asked.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) service: &'a ProviderService,
+    pub(super) port: u16,
+    /// Whatever its port is said to speak.
+    pub(super) is_http2: bool,
+}
+
+impl<'a> Asked<'a> {
+    fn of(provider: &'a ExtAuthz) -> Self {
+        let is_http2 = matches!(provider.protocol, CheckProtocol::Grpc { .. });
+        Self { service: &provider.service, port: provider.port, is_http2 }
+    }
+}
+
 /// A request as it was sent, where that is another one than arrived.
 pub(in crate::l7) type AsSent<'a> = Option<(&'a Uri, &'a HeaderMap)>;
 
 /// Nobody can say anything.
-struct Failed {
-    why: String,
+pub(super) struct Failed {
+    pub(super) why: String,
     /// Nobody was reached.
     away: bool,
 }
@@ -85,12 +101,10 @@ impl Authorizer<'_> {
         sent: AsSent<'_>,
         mut exchange: Option<&mut Exchange>,
     ) -> Result<Mutations, Answer> {
-        if self.checks >= MOST_CHECKS && !asks.is_empty() {
+        if !asks.is_empty()
+            && let Err(why) = self.may_ask_further()
+        {
             // Whatever the definition says of failures: a client could make this one up.
-            let why = format!(
-                "{MOST_CHECKS} checks led to this one: authorizers guard each other in a circle; leave them out of the CUSTOM \
-                 policies that match them"
-            );
             return Err(Answer::unasked(StatusCode::FORBIDDEN, why));
         }
         let seen = self.read_body(asks, request).await?;
@@ -107,6 +121,17 @@ impl Authorizer<'_> {
             mutations.add(self.one(provider, &about, exchange.as_deref_mut()).await?);
         }
         Ok(mutations)
+    }
+
+    /// Those who guard each other in a circle would be asked without end.
+    pub(super) fn may_ask_further(&self) -> Result<(), String> {
+        if self.checks < MOST_CHECKS {
+            return Ok(());
+        }
+        Err(format!(
+            "{MOST_CHECKS} checks led to this one: authorizers guard each other in a circle; leave them out of the CUSTOM \
+             policies that match them"
+        ))
     }
 
     /// Asks one.
@@ -145,34 +170,46 @@ impl Authorizer<'_> {
     }
 
     async fn check(&self, provider: &Arc<ExtAuthz>, about: &About<'_>) -> Result<Verdict, Failed> {
-        if self.is_for(provider) {
+        if self.is_for(Asked::of(provider)) {
             let why =
                 "it would be asked about being asked, because a CUSTOM policy guards it itself";
             return Err(why.to_owned().into());
         }
-        let call = self.context.authorizers.of(&provider.name).enter()?;
         let reached = AtomicBool::new(false);
         let calling = self.call(provider, about, &reached);
-        let called = tokio::time::timeout(provider.timeout, calling).await;
+        self.within(&provider.name, provider.timeout, &reached, calling).await
+    }
+
+    /// A call within its time, where the circuit of the service with this name has a place for it.
+    pub(super) async fn within<T>(
+        &self,
+        name: &Str,
+        timeout: Duration,
+        reached: &AtomicBool,
+        calling: impl Future<Output = Result<T, Failed>>,
+    ) -> Result<T, Failed> {
+        let call = self.context.authorizers.of(name).enter()?;
+        let called = tokio::time::timeout(timeout, calling).await;
         let answered = called.unwrap_or_else(|_| {
             // One whose host drops packets is away as much as one whose host refuses connections.
             let away = !reached.load(Ordering::Relaxed);
-            Err(Failed { why: format!("it did not answer within {:?}", provider.timeout), away })
+            Err(Failed { why: format!("it did not answer within {timeout:?}"), away })
         });
         note_reached(&call, answered.as_ref().err());
         answered
     }
 
-    /// Whether the request goes to the provider itself. It could only be answered by asking again.
-    fn is_for(&self, provider: &ExtAuthz) -> bool {
+    /// Whether the request goes to the service that is asked itself. It could only be answered by asking again.
+    pub(super) fn is_for(&self, asked: Asked<'_>) -> bool {
         let world = self.context.dependencies.world.load();
-        let Some(service) = service_of(&world, provider).filter(|_| self.server.is_some()) else {
+        let Some(service) = service_of(&world, asked.service).filter(|_| self.server.is_some())
+        else {
             return false;
         };
         let port = self.server_address.port();
         world
             .ways_of(&service.key, self.from.client, port)
-            .any(|served| served.service_port == provider.port)
+            .any(|served| served.service_port == asked.port)
     }
 
     /// `reached` tells of a connection.
@@ -195,7 +232,7 @@ impl Authorizer<'_> {
             }
         };
         let (mut response, lease) =
-            self.send(provider, check.map(RequestBody::own), reached).await?;
+            self.send(Asked::of(provider), check.map(RequestBody::own), reached).await?;
         let read = read(response.body_mut()).await;
         if read.is_ok() {
             lease.give_back();
@@ -230,25 +267,25 @@ impl Authorizer<'_> {
         }
     }
 
-    /// Sends a check to an endpoint of the provider.
-    async fn send(
+    /// Sends a check to an endpoint of the service.
+    pub(super) async fn send(
         &self,
-        provider: &ExtAuthz,
+        asked: Asked<'_>,
         mut check: Request<RequestBody>,
         reached: &AtomicBool,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         let world = self.context.dependencies.world.snapshot();
-        let service = service_of(&world, provider)
-            .ok_or_else(|| format!("there is no service {}", provider.service))?;
+        let service = service_of(&world, asked.service)
+            .ok_or_else(|| format!("there is no service {}", asked.service))?;
         let resolved = self.context.reach.resolve(&self.from, service).await;
         let service = resolved.map_err(|failure| Failed { why: failure.why, away: true })?;
-        let dialled = SocketAddr::new(self.from.address.ip(), provider.port);
+        let dialled = SocketAddr::new(self.from.address.ip(), asked.port);
         let (mut attempts, mut last) = (Attempts::default(), None);
         while let Some(mut picked) =
-            attempts.next(&world, self.from.caller(), (&service, provider.port), dialled)
+            attempts.next(&world, self.from.caller(), (&service, asked.port), dialled)
         {
-            self.may_go(&world, &service, provider.port, &picked, &check)?;
-            let attempt = self.attempt(&service, provider, &picked, &mut check, reached);
+            self.may_go(&world, &service, asked.port, &picked, &check)?;
+            let attempt = self.attempt(&service, asked, &picked, &mut check, reached);
             let failed = match attempt.await {
                 Ok(got) => {
                     picked.ended(Ended::Answered(got.0.status()));
@@ -264,7 +301,7 @@ impl Authorizer<'_> {
             }
         }
         Err(last.unwrap_or_else(|| Failed {
-            why: format!("{service} has no ready endpoint on port {}", provider.port),
+            why: format!("{service} has no ready endpoint on port {}", asked.port),
             away: true,
         }))
     }
@@ -279,8 +316,14 @@ impl Authorizer<'_> {
         check: &Request<RequestBody>,
     ) -> Result<(), Failed> {
         let (namespace, tunnelled) = (&self.from.client.key.namespace, to.captured().is_some());
-        if let Some(why) = gate::refused_in_the_clear(service, port, namespace, tunnelled) {
-            return Err(why.into());
+        match gate::encryption(service, port, namespace, tunnelled) {
+            Err(why) => return Err(why.into()),
+            Ok(Some(wanted)) => {
+                let by = &wanted.settings().by;
+                let why = format!("{by} wants TLS to the provider, which is not asked under TLS");
+                return Err(why.into());
+            }
+            Ok(None) => {}
         }
         let way = reach::direct(service, port, to);
         let asked = sent::policy_request(check.method(), check.uri(), check.headers());
@@ -296,20 +339,20 @@ impl Authorizer<'_> {
     async fn attempt(
         &self,
         service: &Service,
-        provider: &ExtAuthz,
+        asked: Asked<'_>,
         to: &Picked,
         check: &mut Request<RequestBody>,
         reached: &AtomicBool,
     ) -> Result<(Response<Incoming>, Lease), (Failed, Ended)> {
-        let said = service.port(provider.port).map(|port| port.protocol).unwrap_or_default();
-        let version = match (&provider.protocol, said) {
-            (CheckProtocol::Grpc { .. }, _) | (_, AppProtocol::Http2) => Version::Http2,
+        let said = service.port(asked.port).map(|port| port.protocol).unwrap_or_default();
+        let version = match (asked.is_http2, said) {
+            (true, _) | (_, AppProtocol::Http2) => Version::Http2,
             _ => Version::Http1,
         };
         let shelf = self.context.upstreams.shelf(self.key(service, to, version));
         let dial = || async {
             let addressed = Some(&service.hostname);
-            let stream = self.context.reach.connect(&self.from, to, addressed).await?;
+            let stream = self.context.reach.connect(&self.from, to, addressed, None).await?;
             self.context.connect(self.share, version, stream, to.address).await
         };
         let mut lease = shelf.lease(dial).await.map_err(|error| {
@@ -348,6 +391,7 @@ impl Authorizer<'_> {
             service: service.key.clone(),
             endpoint: to.address,
             server: to.captured().map(|server| server.identity.clone()),
+            tls: None,
             version,
         }
     }
@@ -382,8 +426,8 @@ impl Authorizer<'_> {
     }
 }
 
-fn service_of<'a>(world: &'a World, provider: &ExtAuthz) -> Option<&'a Arc<Service>> {
-    match &provider.service {
+fn service_of<'a>(world: &'a World, asked: &ProviderService) -> Option<&'a Arc<Service>> {
+    match asked {
         ProviderService::Host { namespace, hostname } => world
             .services_named(hostname, namespace.as_deref())
             .find(|it| namespace.as_ref().is_none_or(|own| it.key.namespace == *own)),
@@ -414,7 +458,7 @@ fn shown(provider: &ExtAuthz, seen: Option<&Ahead>) -> Result<Option<(Bytes, boo
 }
 
 /// The body of a provider's answer, if it is not too long, and its trailers.
-async fn read(body: &mut Incoming) -> Result<(Bytes, HeaderMap), String> {
+pub(super) async fn read(body: &mut Incoming) -> Result<(Bytes, HeaderMap), String> {
     let (mut read, mut trailers) = (BytesMut::new(), HeaderMap::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| format!("its answer broke off: {error}"))?;

@@ -5,7 +5,9 @@
 //! The destination selects the rule itself, among the routes of the service's own namespace: neither what a peer says nor a
 //! consumer's route lifts a limit.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http::{Request, StatusCode};
@@ -14,7 +16,7 @@ use super::authorizer::{AsSent, Authorizer};
 use crate::base::Identity;
 use crate::base::path::PathReadings;
 use crate::ext_authz;
-use crate::filter::{self, Cx, ExternalAuth, Half, HttpFilter};
+use crate::filter::{self, Claims, Cx, ExternalAuth, Half, HttpFilter, Pods, RateLimit, Spread};
 use crate::gate::{Ask, Filtered};
 use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::{Exchange, chain};
@@ -29,6 +31,33 @@ pub(in crate::l7) struct Asking<'a> {
     pub(in crate::l7) identity: Option<&'a Identity>,
     pub(in crate::l7) address: IpAddr,
     pub(in crate::l7) pod: &'a str,
+    /// Of the request's token.
+    pub(in crate::l7) claims: Option<&'a dyn Claims>,
+    /// The pod's, where it is of the mesh.
+    pub(in crate::l7) node: Option<&'a str>,
+}
+
+/// The pods of a service, as a world has them.
+struct Placed<'a> {
+    generation: u64,
+    service: &'a Service,
+    node: &'a str,
+}
+
+impl fmt::Debug for Placed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Placed").field(&self.service.key).field(&self.node).finish()
+    }
+}
+
+impl Spread for Placed<'_> {
+    fn version(&self) -> u64 {
+        self.generation
+    }
+
+    fn pods(&self) -> Pods {
+        self.service.pods(self.node)
+    }
 }
 
 /// Asks all filters for a request. `sent` is the request as the client sent it, where that is known to be another one.
@@ -42,20 +71,24 @@ pub(in crate::l7) async fn ask(
     mut exchange: Option<&mut Exchange>,
 ) -> Result<(), Answer> {
     for way in filtered {
-        let Some(service) = world.service(&way.service) else { continue };
+        let Some(guarded) = world.service(&way.service) else { continue };
         let (uri, headers) = sent.unwrap_or((request.uri(), request.headers()));
         let (path, query, client) = (uri.path(), uri.query(), Client::default());
         let head = Head { method: request.method(), path, query, headers, client };
-        let selected = selected(world, service, &way.ports, &head);
-        let disguised = disguised(world, service, way, &head, selected.as_ref());
+        let selected = selected(world, guarded, &way.ports, &head);
+        let disguised = disguised(world, guarded, way, &head, selected.as_ref());
         let rule = selected.as_ref().and_then(|(route, rule)| route.rules.get(*rule));
         let of_rule: &[HttpFilter] = rule.map_or(&[], |rule| &rule.filters);
-        let general = of_ports(service, &way.ports);
+        let general = of_ports(guarded, &way.ports);
         let general = general.filter(|it| !filter::has_type_of(of_rule, it));
         let route = selected.as_ref().map(|(route, rule)| (&route.key, *rule));
-        let Asking { identity, address, pod } = from;
+        let Asking { identity, address, pod, claims, node } = from;
         let port = way.ports.first().copied().unwrap_or_default();
-        let cx = Cx { port, identity, address, service: Some(&way.service), pod, route };
+        let service = Some(&way.service);
+        let generation = world.generation;
+        let placed = node.map(|node| Placed { generation, service: guarded, node });
+        let spread = placed.as_ref().map(|placed| placed as &dyn Spread);
+        let cx = Cx { port, identity, address, service, pod, route, spread, claims };
         for filter in of_rule.iter().chain(general) {
             let heard = exchange.as_deref_mut();
             match filter {
@@ -71,7 +104,17 @@ pub(in crate::l7) async fn ask(
                     // Boxed, because it is large and most requests go without it.
                     Box::pin(asked).await?;
                 }
-                _ => chain::ask(filter, Half::Destination, &cx, request, heard).await?,
+                _ => {
+                    let asked = chain::ask(filter, Half::Destination, &cx, request, heard).await;
+                    note(authorizer, filter, asked.is_ok());
+                    asked?;
+                    if let HttpFilter::RateLimit(limit) = filter
+                        && limit.asks()
+                    {
+                        let heard = exchange.as_deref_mut();
+                        count(authorizer, limit, &cx, request, heard).await?;
+                    }
+                }
             }
         }
         for filter in disguised {
@@ -81,6 +124,27 @@ pub(in crate::l7) async fn ask(
         }
     }
     Ok(())
+}
+
+/// Counts what this agent's limits have said.
+fn note(authorizer: &Authorizer<'_>, filter: &HttpFilter, passes: bool) {
+    if matches!(filter, HttpFilter::RateLimit(_)) {
+        let metrics = &authorizer.context.dependencies.telemetry.rate_limits().local;
+        let outcome = if passes { &metrics.ok } else { &metrics.over_limit };
+        outcome.inc();
+    }
+}
+
+/// Asks the services that count for a policy, once this agent's own limits let the request pass.
+fn count<'a>(
+    authorizer: &'a Authorizer<'_>,
+    limit: &'a RateLimit,
+    cx: &'a Cx<'_>,
+    request: &'a mut Request<RequestBody>,
+    exchange: Option<&'a mut Exchange>,
+) -> Pin<Box<dyn Future<Output = Result<(), Answer>> + Send + 'a>> {
+    // Boxed, because it is large and most limits ask nobody.
+    Box::pin(authorizer.count(limit, cx, request, exchange))
 }
 
 /// The rule that takes a request. Nobody says which port was dialled: the first on which there is one.

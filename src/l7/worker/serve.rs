@@ -93,8 +93,10 @@ fn adopt(stream: Carrier) -> std::io::Result<Carrier> {
         Carrier::Hbone(stream) => Carrier::Hbone(stream),
         // Its events come from its other end.
         Carrier::Local(stream) => Carrier::Local(stream),
-        // It is no client's.
+        // They are no clients'.
         Carrier::Joined(stream) => Carrier::Joined(stream),
+        Carrier::Paced(paced) => Carrier::Paced(Box::new(paced.try_map(adopt)?)),
+        Carrier::Tls(stream) => Carrier::Tls(stream),
     })
 }
 

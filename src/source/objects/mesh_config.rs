@@ -8,21 +8,27 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    ConnectionPool, FieldError, LabelSelector, Labelled, Labels, RawOutlierDetection, read_as,
+    ConnectionPool, DEFAULT_NAMESPACE, FieldError, HttpRetry, LabelSelector, Labelled, Labels,
+    LocalitySetting, RawOutlierDetection, read_as,
 };
+use crate::tls::{Material, Pem};
 
 /// The name of the ConfigMap; that of a revision, `istio-REVISION`, is not read.
 pub const MESH_CONFIG: &str = "istio";
 /// Its key.
 const KEY: &str = "mesh";
+/// The key of certificates of an authority (Gateway API, BackendTLSPolicy `caCertificateRefs`).
+const CA: &str = "ca.crt";
 
-/// A ConfigMap. All but `istio` are read without their content.
+/// A ConfigMap. Of all but `istio` the key `ca.crt` is read, and nothing else.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct ConfigMap {
     pub metadata: ObjectMeta,
     /// `None` if this is another ConfigMap, or has no key `mesh`.
     pub mesh: Option<Box<MeshConfig>>,
+    /// The key `ca.crt`, for BackendTLSPolicies.
+    pub ca: Option<Material>,
 }
 
 #[derive(Deserialize)]
@@ -68,6 +74,8 @@ pub struct MeshConfig {
     /// A [`DefaultTrafficPolicy`], as written: what is wrong with it does not make the rest unreadable.
     #[serde(default)]
     pub default_traffic_policy: Option<Value>,
+    #[serde(default)]
+    pub locality_lb_setting: Option<LocalitySetting>,
     #[serde(default)]
     pub access_log_file: Option<String>,
     #[serde(default)]
@@ -127,23 +135,6 @@ pub struct DefaultTrafficPolicy {
 pub struct OutboundTrafficPolicy {
     #[serde(default)]
     pub mode: Option<String>,
-}
-
-/// `HTTPRetry` of VirtualServices, which MeshConfig borrows.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HttpRetry {
-    #[serde(default)]
-    pub attempts: Option<u32>,
-    #[serde(default)]
-    pub per_try_timeout: Option<String>,
-    /// Envoy's names of failures, and statuses, with commas between.
-    #[serde(default)]
-    pub retry_on: Option<String>,
-    #[serde(default)]
-    pub backoff: Option<String>,
-    #[serde(flatten)]
-    pub rest: Map<String, Value>,
 }
 
 /// `MeshConfig.ServiceEntryVisibility`: whose clients see the ServiceEntries of a namespace.
@@ -373,7 +364,16 @@ impl TryFrom<Written> for ConfigMap {
             Some(Value::String(text)) => Some(Box::new(read(text)?)),
             Some(_) => return Err(format!("data.{KEY}: must be a text that holds YAML")),
         };
-        Ok(Self { metadata, mesh })
+        let ca = data.as_ref().and_then(|data| data.get(CA)?.as_str()).map(|text| {
+            let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+            let from = format!(
+                "ConfigMap {}/{}",
+                namespace.unwrap_or(DEFAULT_NAMESPACE),
+                name.unwrap_or_default()
+            );
+            Material::Pem(Pem::new(from, text.as_bytes()))
+        });
+        Ok(Self { metadata, mesh, ca })
     }
 }
 

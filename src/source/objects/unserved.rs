@@ -1,6 +1,5 @@
-//! Kinds of Gateway API and Istio that are known and not carried out. Of most only that there is one is kept. A
-//! BackendTLSPolicy wants traffic encrypted, which must not be lost; what else stands in it is nobody's business here, so
-//! nothing in it is an error.
+//! Kinds of Gateway API and Istio that are known and not carried out, of which only that there is one is kept; and
+//! BackendTLSPolicy, which is read where it is translated: what it wants encrypted must not be lost, whatever else is wrong.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::Resource;
 use super::destination_rule::PortSelector;
+use super::{HttpRetry, Resource};
 use crate::filter::{
     Percent, StringMatch, WrittenCorsPolicy, WrittenDirectResponse, WrittenFault, WrittenHeaders,
     WrittenRedirect, WrittenRewrite,
@@ -74,7 +74,7 @@ pub struct VirtualHttpRoute {
     #[serde(default)]
     pub timeout: Option<String>,
     #[serde(default)]
-    pub retries: Option<VirtualRetry>,
+    pub retries: Option<HttpRetry>,
     #[serde(default)]
     pub fault: Option<WrittenFault>,
     #[serde(default)]
@@ -182,24 +182,6 @@ pub struct VirtualMirror {
     pub destination: VirtualDestination,
     #[serde(default)]
     pub percentage: Option<Percent>,
-}
-
-/// `HTTPRetry`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct VirtualRetry {
-    #[serde(default)]
-    pub attempts: Option<u32>,
-    #[serde(default)]
-    pub per_try_timeout: Option<String>,
-    #[serde(default)]
-    pub retry_on: Option<String>,
-    #[serde(default)]
-    pub retry_remote_localities: Option<bool>,
-    #[serde(default)]
-    pub retry_ignore_previous_hosts: Option<bool>,
-    #[serde(default)]
-    pub backoff: Option<String>,
 }
 
 /// `TLSRoute`.

@@ -35,13 +35,23 @@ impl<T> ByHost<T> {
         list.push((namespace.clone(), rule));
     }
 
-    /// The rules for a host that count, by their namespace, in the order in which they were added.
-    pub(super) fn most_specific(&self, host: &str) -> BTreeMap<&Str, Vec<&T>> {
-        let mut found: BTreeMap<&Str, (usize, Vec<&T>)> = BTreeMap::new();
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        self.hosts.values().chain(self.wildcards.values()).flatten().map(|(_, rule)| rule)
+    }
+
+    /// All rules for a host with how specific the host is that they name, and their namespaces.
+    pub(super) fn matching(&self, host: &str) -> Vec<(usize, &Str, &T)> {
         let exact = self.hosts.get(host).into_iter().flatten().map(|rule| (usize::MAX, rule));
         let wildcards = self.wildcards.iter().filter(|(end, _)| host.ends_with(end.as_str()));
         let wildcards = wildcards.flat_map(|(end, rules)| rules.iter().map(|it| (end.len(), it)));
-        for (specific, (namespace, rule)) in exact.chain(wildcards) {
+        let all = exact.chain(wildcards);
+        all.map(|(specific, (namespace, rule))| (specific, namespace, rule)).collect()
+    }
+
+    /// The rules for a host that count, by their namespace, in the order in which they were added.
+    pub(super) fn most_specific(&self, host: &str) -> BTreeMap<&Str, Vec<&T>> {
+        let mut found: BTreeMap<&Str, (usize, Vec<&T>)> = BTreeMap::new();
+        for (specific, namespace, rule) in self.matching(host) {
             let best = found.entry(namespace).or_default();
             if specific > best.0 {
                 *best = (specific, Vec::new());

@@ -1,10 +1,15 @@
-//! What DestinationRules and BackendTLSPolicies want encrypted. TLS to applications is not carried out yet, and what they
-//! would have encrypted must not go out in the clear: the data path refuses it ([`model::Encryption`]).
+//! What DestinationRules and BackendTLSPolicies say of the encryption of connections ([`model::Encryption`]). What they want
+//! encrypted and cannot be is refused by the data path, and never goes out in the clear.
 //!
-//! Whose word counts for whom: a BackendTLSPolicy stands in its Service's own namespace. Of DestinationRules, as in Istio, the
-//! one with the most specific host of a namespace counts: the service's own namespace's for all clients (as far as
-//! `exportTo` goes), without one the root namespace's; that of any other namespace for that namespace's own clients, to
-//! whom it adds.
+//! Whose word counts for whom, the nearest first: DestinationRules of the client's namespace, those of the service's own namespace as
+//! far as `exportTo` goes, and if that has none for the host, those of the root namespace; then BackendTLSPolicies, which stand in the
+//! service's namespace, those for one port (`sectionName`) before others. Of one namespace the rules with the most specific host count, the
+//! oldest first. A rule that says nothing of TLS leaves it to the next; one that says DISABLE does not.
+
+mod policy;
+mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,17 +20,17 @@ use super::by_host::{self, ByHost};
 use super::{Context, is_of_other_revision};
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Demand, Encryption, Wish};
-use crate::source::objects::{BackendTlsPolicy, DestinationRule, Kind, TargetRef, Typed};
+use crate::source::objects::{BackendTlsPolicy, DestinationRule, Kind, Typed, created};
 use crate::source::{Condition, ConditionReason, ConditionType, Severity};
-use crate::world::Attached;
+use crate::tls::{Origin, Roots, SubjectName, TlsSettings};
+use policy::Policies;
 
-/// Every wish, to be looked up by service.
+/// Everything that is said, to be looked up by service.
 #[derive(Default, PartialEq)]
 pub(super) struct Encryptions {
     root_namespace: Str,
     rules: ByHost<DestinationTls>,
-    /// BackendTLSPolicies.
-    targets: Attached<Target>,
+    policies: Policies,
 }
 
 /// What one DestinationRule says of TLS, which may be nothing.
@@ -36,34 +41,38 @@ struct DestinationTls {
     exported: Option<Vec<Str>>,
 }
 
-/// One target of a BackendTLSPolicy.
-#[derive(PartialEq)]
-struct Target {
-    by: Str,
-    /// The name of the only port that is meant.
-    port: Option<Str>,
-}
-
 impl Encryptions {
     pub(super) fn collect(cx: &mut Context<'_>) -> Self {
         let root_namespace = cx.settings.root_namespace.clone();
         let mut all = Self { root_namespace, ..Self::default() };
         let objects = cx.objects;
-        for (key, rule) in objects.all::<DestinationRule>() {
+        let mut rules: Vec<_> = objects.all::<DestinationRule>().collect();
+        rules.sort_by_key(|(key, rule)| (created(&rule.metadata), *key));
+        for (key, rule) in rules {
             if !is_of_other_revision(cx.settings, rule) {
-                all.add_rule(cx, key, &rule.spec);
+                all.add_rule(cx, key, rule);
             }
         }
-        for (key, policy) in objects.all::<BackendTlsPolicy>() {
+        let mut policies: Vec<_> = objects.all::<BackendTlsPolicy>().collect();
+        policies.sort_by_key(|(key, policy)| (created(&policy.metadata), *key));
+        for (key, policy) in policies {
             if !is_of_other_revision(cx.settings, policy) {
-                all.add_policy(key, &policy.spec);
+                all.policies.add(cx, key, &policy.spec);
             }
         }
         all
     }
 
-    fn add_rule(&mut self, cx: &mut Context<'_>, key: &ObjectKey, spec: &Value) {
-        let wish = wish_of(key, spec);
+    fn add_rule(&mut self, cx: &mut Context<'_>, key: &ObjectKey, rule: &DestinationRule) {
+        let spec = &rule.spec;
+        let mut wish = wish_of(cx, key, spec);
+        if rule.read().is_err() {
+            refuse(&mut wish, "the rule cannot be read", false);
+        } else if subsets_differ(spec) {
+            refuse(&mut wish, "its subsets have TLS of their own", true);
+        } else if spec.get("workloadSelector").is_some_and(|it| !it.is_null()) {
+            refuse(&mut wish, "the rule has a workloadSelector", false);
+        }
         if wish.is_anything() {
             complain(cx, key, &wish);
         }
@@ -75,113 +84,120 @@ impl Encryptions {
         self.rules.add(&host, &key.namespace, DestinationTls { wish: Arc::new(wish), exported });
     }
 
-    fn add_policy(&mut self, key: &ObjectKey, spec: &Value) {
-        for target in spec.get("targetRefs").and_then(Value::as_array).into_iter().flatten() {
-            let text = |field: &str| target.get(field).and_then(Value::as_str);
-            let written = TargetRef {
-                group: text("group").unwrap_or_default().to_owned(),
-                kind: text("kind").unwrap_or_default().to_owned(),
-                name: text("name").unwrap_or_default().to_owned(),
-                namespace: None,
-            };
-            let Some(target) = written.target() else { continue };
-            let by = format!("{} {key}", Kind::BackendTLSPolicy).into();
-            let port = text("sectionName").map(Str::from);
-            self.targets.on_target(&key.namespace, &target).push(Target { by, port });
-        }
-    }
-
-    /// What is wanted of connections to a service.
-    pub(super) fn of(&self, service: &model::Service) -> Encryption {
+    /// What is said of connections to a service. `names`: those that its ServiceEntry says that its servers have.
+    pub(super) fn of(&self, service: &model::Service, names: &[String]) -> Encryption {
         let mut encryption = Encryption::default();
-        if self.rules.is_empty() && self.targets.is_empty() {
+        if self.rules.is_empty() && self.policies.is_empty() {
             return encryption;
         }
         let namespace = &service.key.namespace;
-        for target in self.targets.to_service(service) {
-            if let Some(wish) = target.wish(service) {
-                encryption.add(None, Arc::new(wish));
-            }
-        }
         let by_namespace = self.rules.most_specific(&service.hostname);
         let spoken = by_namespace.contains_key(namespace);
-        for (of, rules) in by_namespace {
-            let speaks = of == namespace || *of == self.root_namespace && !spoken;
-            for rule in rules.into_iter().filter(|rule| rule.wish.is_anything()) {
-                let wish = || rule.wish.clone();
+        let speaks = |of: &Str| of == namespace || *of == self.root_namespace && !spoken;
+        // The nearest first: what clients' own namespaces say, then what is said for others.
+        for (of, rules) in by_namespace.iter().filter(|(of, _)| !speaks(of)) {
+            for rule in rules.iter().filter(|rule| rule.wish.is_anything()) {
+                encryption.add(Some(of), with_names(&rule.wish, names));
+            }
+        }
+        for (_, rules) in by_namespace.iter().filter(|(of, _)| speaks(of)) {
+            for rule in rules.iter().filter(|rule| rule.wish.is_anything()) {
+                let wish = with_names(&rule.wish, names);
                 match &rule.exported {
-                    None if speaks => encryption.add(None, wish()),
-                    Some(clients) if speaks => {
-                        clients.iter().for_each(|it| encryption.add(Some(it), wish()));
+                    None => encryption.add(None, wish),
+                    Some(clients) => {
+                        clients.iter().for_each(|it| encryption.add(Some(it), wish.clone()));
                     }
-                    _ => encryption.add(Some(of), wish()),
                 }
             }
+        }
+        for wish in self.policies.of(service) {
+            encryption.add(None, Arc::new(wish));
         }
         encryption
     }
 }
 
-impl Target {
-    /// `None` where the service has no port of that name.
-    fn wish(&self, service: &model::Service) -> Option<Wish> {
-        let (rest, ports) = match &self.port {
-            None => (Demand::Application, BTreeMap::new()),
-            Some(name) => {
-                let port = service.ports.iter().find(|port| port.name == *name)?.port;
-                (Demand::Nothing, [(port, Demand::Application)].into())
-            }
-        };
-        Some(Wish { by: self.by.clone(), rest, ports })
+/// A rule without subject names takes those of the ServiceEntry (Istio, ServiceEntry `subjectAltNames`).
+fn with_names(wish: &Arc<Wish>, names: &[String]) -> Arc<Wish> {
+    if names.is_empty() {
+        return wish.clone();
     }
-}
-
-/// By the policies for all traffic, for ports, and for subsets: where routes lead to subsets, all may be meant.
-fn wish_of(key: &ObjectKey, spec: &Value) -> Wish {
-    let subsets = spec.get("subsets").and_then(Value::as_array).into_iter().flatten();
-    let policies = [Some(spec)].into_iter().chain(subsets.map(Some)).flatten();
-    let by: Str = format!("{} {key}", Kind::DestinationRule).into();
-    let nothing = Wish { by: by.clone(), rest: Demand::Nothing, ports: BTreeMap::new() };
-    policies.fold(nothing, |all, holder| {
-        let Some(policy) = holder.get("trafficPolicy") else { return all };
-        let of_ports = policy.get("portLevelSettings").and_then(Value::as_array);
-        let ports = of_ports.into_iter().flatten().filter_map(|setting| {
-            let number = setting.get("port")?.get("number")?.as_u64()?;
-            Some((u16::try_from(number).ok()?, demand(setting.get("tls"))))
-        });
-        all.and(&Wish { by: by.clone(), rest: demand(policy.get("tls")), ports: ports.collect() })
+    let named = |demand: &Demand| match demand {
+        Demand::Tls(origin) if has_room(origin.settings()) => {
+            let names = names.iter().map(|name| SubjectName::Any(name.as_str().into())).collect();
+            Demand::Tls(Arc::new(Origin::new(TlsSettings { names, ..origin.settings().clone() })))
+        }
+        other => other.clone(),
+    };
+    Arc::new(Wish {
+        by: wish.by.clone(),
+        rest: named(&wish.rest),
+        ports: wish.ports.iter().map(|(port, demand)| (*port, named(demand))).collect(),
     })
 }
 
-/// ClientTLSSettings; without a mode they say DISABLE. A mode that is not known asks for no less than any other.
-fn demand(tls: Option<&Value>) -> Demand {
-    match tls {
-        None | Some(Value::Null) => Demand::Nothing,
-        Some(tls) => match tls.get("mode") {
-            None | Some(Value::Null) if tls.is_object() => Demand::Nothing,
-            Some(mode) if mode == "DISABLE" => Demand::Nothing,
-            Some(mode) if mode == "ISTIO_MUTUAL" => Demand::Mesh,
-            _ => Demand::Application,
-        },
+fn has_room(settings: &TlsSettings) -> bool {
+    settings.names.is_empty() && settings.roots != Roots::Unverified
+}
+
+/// By the policies for all traffic and for ports.
+fn wish_of(cx: &mut Context<'_>, key: &ObjectKey, spec: &Value) -> Wish {
+    let by: Str = format!("{} {key}", Kind::DestinationRule).into();
+    let mut wish = Wish { by, rest: Demand::Nothing, ports: BTreeMap::new() };
+    let Some(policy) = spec.get("trafficPolicy") else { return wish };
+    wish.rest = settings::demand(cx, key, "spec.trafficPolicy.tls", policy.get("tls"));
+    let of_ports = policy.get("portLevelSettings").and_then(Value::as_array);
+    for (index, setting) in of_ports.into_iter().flatten().enumerate() {
+        let number = setting.get("port").and_then(|port| port.get("number")?.as_u64());
+        let Some(number) = number.and_then(|number| u16::try_from(number).ok()) else { continue };
+        let field = format!("spec.trafficPolicy.portLevelSettings[{index}].tls");
+        let demand = settings::demand(cx, key, &field, setting.get("tls"));
+        wish.ports.entry(number).or_insert(demand);
+    }
+    wish
+}
+
+/// Whether a subset says something else of TLS than the rule: where routes lead to subsets, it may be meant.
+fn subsets_differ(spec: &Value) -> bool {
+    let tls = |policy: Option<&'_ Value>| {
+        let policy = policy?.get("trafficPolicy")?;
+        let of_ports = policy.get("portLevelSettings").and_then(Value::as_array);
+        let ports = of_ports.into_iter().flatten().filter(|it| it.get("tls").is_some());
+        let ports: Vec<Value> = ports.cloned().collect();
+        let rest = policy.get("tls").cloned();
+        (rest.is_some() || !ports.is_empty()).then_some((rest, ports))
+    };
+    let whole = tls(Some(spec));
+    let subsets = spec.get("subsets").and_then(Value::as_array).into_iter().flatten();
+    subsets.map(|subset| tls(Some(subset))).any(|said| said.is_some() && said != whole)
+}
+
+/// Nothing that the wish would have encrypted goes out; with `all` nothing at all.
+fn refuse(wish: &mut Wish, why: &str, all: bool) {
+    for demand in wish.ports.values_mut().chain([&mut wish.rest]) {
+        if all || matches!(demand, Demand::Tls(_)) {
+            *demand = Demand::Impossible(why.into());
+        }
     }
 }
 
 fn complain(cx: &mut Context<'_>, key: &ObjectKey, wish: &Wish) {
-    let all = || wish.ports.values().chain([&wish.rest]);
-    let (severity, reason) = if all().any(|demand| *demand == Demand::Application) {
-        let reason = "TLS to applications is not carried out: what is addressed to the host is refused rather than sent \
-                      without it, for all clients if the host is of this namespace, else for this namespace's clients. \
-                      Let clients speak TLS themselves, and remove this or say DISABLE";
-        (Severity::Error, reason)
-    } else {
+    let field = "spec.trafficPolicy.tls".to_owned();
+    let impossible = wish.demands().find_map(|demand| match demand {
+        Demand::Impossible(why) => Some(why),
+        _ => None,
+    });
+    if let Some(why) = impossible {
+        let reason = format!(
+            "{why}; what is addressed to the host is refused rather than sent without TLS, for all clients if the host is of this \
+             namespace, else for this namespace's clients"
+        );
+        let condition = Condition::of(ConditionType::Accepted, ConditionReason::NotSupported);
+        cx.error_of(DestinationRule::KIND, key, field, reason, condition);
+    } else if wish.demands().any(|demand| *demand == Demand::Mesh) {
         let reason = "the tunnels of the mesh are what ISTIO_MUTUAL asks for; where no tunnel leads, traffic for the host is \
                       refused rather than sent in the clear. Remove this, or say DISABLE, if that is not meant";
-        (Severity::Warning, reason)
-    };
-    let field = "spec.trafficPolicy.tls".to_owned();
-    cx.complain(severity, DestinationRule::KIND, key, field, reason.to_owned());
-    if let Some(complaint) = cx.complaints.last_mut().filter(|_| severity == Severity::Error) {
-        let reason = ConditionReason::NotSupported;
-        complaint.condition = Some(Condition::of(ConditionType::Accepted, reason));
+        cx.complain(Severity::Warning, DestinationRule::KIND, key, field, reason.to_owned());
     }
 }

@@ -66,9 +66,13 @@ impl Entries {
                 if let Some(model) = Arc::get_mut(&mut model) {
                     model.traffic.inherit(&before.traffic);
                 }
+                model.note_endpoints();
                 model
             }
-            None => model,
+            None => {
+                model.note_endpoints();
+                model
+            }
         });
         self.models = shared.collect();
         self.complaints = std::mem::take(&mut cx.complaints);

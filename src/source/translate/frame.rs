@@ -73,9 +73,12 @@ impl Frame {
         self.policies.share(&before.policies);
         let mut workloads_of = self.policies.differing(&before.policies);
         workloads_of.extend(self.levels.differing(&before.levels));
+        let by_rules = self.rules.differing(&before.rules);
+        let all_by_rules = by_rules.is_none();
+        workloads_of.extend(by_rules.unwrap_or_default());
         workloads_of.extend(self.egress.differing(&before.egress));
         Affected {
-            all: self.waypoints != before.waypoints,
+            all: self.waypoints != before.waypoints || all_by_rules,
             workloads_of,
             services: self.encryptions != before.encryptions || self.rules != before.rules,
             entries: self.visibility != before.visibility

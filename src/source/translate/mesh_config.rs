@@ -1,14 +1,12 @@
 //! Complaints about MeshConfig: each field that is not carried out, by name. The rooms that carry a field out read it by
 //! [`Context::mesh_config`].
 
-mod retries;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{Context, ext_authz};
+use super::{Context, Severity, ext_authz, http_retry};
 use crate::base::ObjectKey;
 use crate::model::DefaultRetry;
 use crate::source::objects::{AccessLogEncoding, ConfigMap, ExtensionProvider, MeshConfig};
@@ -66,8 +64,16 @@ pub(super) fn access_log(cx: &mut Context<'_>) -> Option<Arc<AccessFormat>> {
 /// How requests are retried where no route says it, if MeshConfig does.
 pub(super) fn retries(cx: &mut Context<'_>) -> Option<Arc<DefaultRetry>> {
     let policy = cx.mesh_config()?.default_http_retry_policy.clone()?;
-    let mut check = Check { key: cx.mesh_config_key(), cx };
-    Some(check.retries(&policy))
+    let key = cx.mesh_config_key();
+    let http_retry::Read { retry, each, complaints } = http_retry::read(&policy);
+    for http_retry::Wrong { severity, field, reason } in complaints {
+        let field = format!("data.mesh, defaultHttpRetryPolicy.{field}");
+        match severity {
+            Severity::Error => cx.error::<ConfigMap>(&key, field, reason),
+            Severity::Warning | Severity::Note => cx.warn::<ConfigMap>(&key, field, reason),
+        }
+    }
+    Some(Arc::new(DefaultRetry { retry, each }))
 }
 
 struct Check<'a, 'b> {
@@ -177,6 +183,8 @@ impl Check<'_, '_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use crate::source::tests::translated;
 
     #[test]
@@ -203,5 +211,28 @@ mod tests {
         // The same text elsewhere is somebody else's.
         let elsewhere = text.replace("istio-system", "shop");
         assert!(translated(&elsewhere).complaints.is_empty());
+    }
+
+    /// What the fields mean stands where they are read.
+    #[test]
+    fn the_default_retry_policy_is_read_and_its_faults_are_named() {
+        let with = |policy: &str| {
+            translated(&format!(
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata:\n  mesh: |\n    \
+                 defaultHttpRetryPolicy: {policy}\n"
+            ))
+        };
+        let good = with("{attempts: 3, retryOn: 'gateway-error,429', perTryTimeout: 2s}");
+        assert!(good.complaints.is_empty(), "{:?}", good.complaints);
+        let default = good.mesh.retry.expect("a policy");
+        assert_eq!((default.retry.attempts, default.each), (3, Some(Duration::from_secs(2))));
+        assert_eq!(default.retry.on.codes, [429u16]);
+        assert!(with("{attempts: 0}").mesh.retry.expect("a policy").retry.is_off());
+        assert!(translated("").mesh.retry.is_none());
+        let bad = with("{attempts: 99, retryOn: 'cancelled,no', perTryTimeout: long, other: 1}");
+        let fields: Vec<_> = bad.complaints.iter().map(|it| it.field.as_str()).collect();
+        let expected = [".attempts", ".other", ".perTryTimeout", ".retryOn"];
+        let within = "data.mesh, defaultHttpRetryPolicy";
+        assert_eq!(fields, expected.map(|field| format!("{within}{field}")));
     }
 }

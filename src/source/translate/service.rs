@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{ServicePort as PortSpec, ServiceSpec};
 use super::waypoint::{Addressed, USE_WAYPOINT, Waypoints, label_field, takes_ingress};
 use super::{Context, labels};
 use crate::base::{ObjectKey, Str};
-use crate::model::{self, Encryption, Resolution, ServicePort, Visibility};
+use crate::model::{self, Encryption, Resolution, ServicePort, Tables, Visibility};
 use crate::source::objects::{Kind, Service, label};
 use crate::traffic::Traffic;
 use endpoints::Endpoints;
@@ -65,6 +65,7 @@ pub(super) fn translate(
         traffic: Traffic::default(),
         filters: Vec::new(),
         port_filters: Vec::new(),
+        tables: Tables::default(),
     })
 }
 

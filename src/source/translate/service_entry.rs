@@ -21,7 +21,7 @@ use super::service::{balancing, protocol};
 use super::waypoint::{Addressed, Waypoints, takes_ingress};
 use crate::base::{ObjectKey, Str, work};
 use crate::model::{
-    self, Balancing, Binding, Canary, Encryption, Resolution, ServicePort, Visibility,
+    self, Balancing, Binding, Canary, Encryption, Resolution, ServicePort, Tables, Visibility,
 };
 use crate::source::objects::{ServiceEntry, created, label};
 use crate::traffic::Traffic;
@@ -129,9 +129,11 @@ pub(super) fn translate(
     let services = kubernetes.iter().flat_map(|service| service.vips.iter().copied());
     let allotments = Allotments::of(&wanted, services);
     let models = wanted.into_iter().map(|host| {
-        let model = service(cx, &places, &allotments, host);
-        let (encryption, traffic) = (frame.encryptions.of(&model), frame.rules.of(&model));
-        Arc::new(model::Service { encryption, traffic, ..model })
+        let names = &host.entry.object.spec.subject_alt_names;
+        let mut model = service(cx, &places, &allotments, host);
+        model.encryption = frame.encryptions.of(&model, names);
+        frame.rules.apply(&mut model);
+        Arc::new(model)
     });
     models.collect()
 }
@@ -308,6 +310,7 @@ fn service(
         traffic: Traffic::default(),
         filters: Vec::new(),
         port_filters: Vec::new(),
+        tables: Tables::default(),
     }
 }
 

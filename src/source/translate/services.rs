@@ -211,11 +211,12 @@ impl Services {
 
 /// Adds what rules of other kinds say of the service.
 fn add_rules(model: &mut model::Service, frame: &Frame, before: Option<&Arc<model::Service>>) {
-    model.encryption = frame.encryptions.of(model);
-    model.traffic = frame.rules.of(model);
+    model.encryption = frame.encryptions.of(model, &[]);
+    frame.rules.apply(model);
     if let Some(before) = before {
         model.traffic.inherit(&before.traffic);
     }
+    model.note_endpoints();
 }
 
 /// A slice that belongs to nothing.

@@ -23,6 +23,8 @@ use target::Known;
 pub(super) struct Attachments {
     services: BTreeMap<ObjectKey, With<Service>>,
     routes: BTreeMap<(RouteKind, ObjectKey), With<HttpRoute>>,
+    /// What each policy says: all of its targets share the state of its filters, those that come later too.
+    policies: BTreeMap<ObjectKey, Vec<HttpFilter>>,
 }
 
 /// An object without and with the filters of policies.
@@ -34,7 +36,7 @@ struct With<T> {
 impl Attach for Attachments {
     fn attach(&mut self, cx: &mut Context<'_>, mesh: &mut Mesh) {
         let Mesh { waypoints, services, routes, .. } = mesh;
-        let mut claims = Claims::of(cx);
+        let mut claims = Claims::of(cx, &mut self.policies);
         if claims.are_none() && self.services.is_empty() && self.routes.is_empty() {
             return;
         }

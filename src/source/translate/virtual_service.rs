@@ -28,8 +28,8 @@ use crate::model::{
     self, AppProtocol, Holds, HttpRoute, HttpRule, RouteKind, RouteParent, ServicePort, StreamKind,
     StreamRoute, StreamRules,
 };
-use crate::source::Complaint;
 use crate::source::objects::{Kind, VirtualService, VirtualServiceSpec, created};
+use crate::source::{Complaint, Severity};
 use delegate::Delegates;
 use destination::Services;
 use hosts::Found;
@@ -260,6 +260,10 @@ impl<'a> One<'a, '_, '_> {
 
     fn error(&mut self, field: impl Into<String>, reason: impl Into<String>) {
         self.cx.error::<VirtualService>(self.key, field, reason);
+    }
+
+    fn complain(&mut self, severity: Severity, field: String, reason: String) {
+        self.cx.complain(severity, Kind::VirtualService, self.key, field, reason);
     }
 
     /// For messages.

@@ -42,7 +42,7 @@ pub(super) fn translate(
         return None;
     }
     labels::check(cx, Kind::Pod, key, pod);
-    let Frame { waypoints, policies, levels, egress, sources, .. } = frame;
+    let Frame { waypoints, policies, levels, rules, egress, sources, .. } = frame;
     let node = annotation(pod, NODE).map(Str::from).or_else(|| pod.node_name.clone());
     let node = node.unwrap_or_default();
     let (host_network, labels) = (pod.template.host_network, pod.labels());
@@ -55,6 +55,7 @@ pub(super) fn translate(
         key: key.clone(),
         pod: pod_uid(pod),
         identity: sibling.map_or_else(|| identity(cx, key, pod), |it| it.identity.clone()),
+        labels: rules.compared(labels, &locality, &node),
         node,
         addresses,
         network_namespace: annotation(pod, NETWORK_NAMESPACE).map(Str::from),
@@ -72,6 +73,7 @@ pub(super) fn translate(
             Some(sibling) => sibling.canonical.clone(),
             None => canonical(pod, &key.name),
         },
+        rules: rules.selecting(&key.namespace, labels),
         locality,
         waypoint: waypoints.bind::<Pod>(cx, key, pod, Addressed::Workload),
         peer_authentication: levels.effective(&key.namespace, labels),

@@ -61,7 +61,7 @@ impl Values for Ended<'_> {
             Operator::Protocol => Shown::text(start.protocol),
             Operator::ResponseCode => Shown::Number(record.code().into()),
             Operator::ResponseCodeDetails => Shown::text(record.details()),
-            Operator::ResponseFlags => Shown::text(record.reason().flag()),
+            Operator::ResponseFlags => Shown::text(record.flags()),
             Operator::GrpcStatus => Shown::Number(record.grpc_status?.into()),
             Operator::BytesReceived => Shown::Number(record.request_bytes.into()),
             Operator::BytesSent => Shown::Number(record.response_bytes.into()),

@@ -114,7 +114,7 @@ impl RequestRecord {
         all.push(Attribute::text("http.protocol", start.protocol));
         all.push(Attribute::text("request_size", &self.request_bytes.to_string()));
         all.push(Attribute::text("response_size", &self.response_bytes.to_string()));
-        let flags = self.reason().flag();
+        let flags = self.flags();
         all.push(Attribute::text("response_flags", if flags.is_empty() { "-" } else { flags }));
         let (port, host) = (span.port, self.host());
         let cluster = match span.kind {

@@ -264,7 +264,12 @@ impl std::fmt::Debug for RequestBody {
 }
 
 impl Replay {
-    /// The whole body once more; the one before is not read any further. `None` when it was too long to be kept.
+    /// All of it was read and is kept, so that several attempts may have it at once.
+    pub(in crate::l7) fn is_whole(&self) -> bool {
+        self.0.lock().is_whole()
+    }
+
+    /// The whole body once more; the one before is not read any further than what is kept. `None` when it was too long to be kept.
     pub(in crate::l7) fn again(&self) -> Option<RequestBody> {
         let mut kept = self.0.lock();
         if kept.lost {
@@ -422,6 +427,10 @@ impl Reading {
 }
 
 impl Kept {
+    fn is_whole(&self) -> bool {
+        !self.lost && (self.ended || self.reading.is_end_stream())
+    }
+
     fn keep(&mut self, frame: &Option<Result<Frame<Bytes>, BodyError>>) {
         match frame {
             Some(Ok(frame)) => match Part::of(frame) {
@@ -447,8 +456,8 @@ impl Kept {
 impl Turn {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Next {
         let mut kept = self.kept.0.lock();
-        // The attempt was given up, and its connection with it.
-        if kept.turn != self.turn {
+        // The attempt was given up, and its connection with it. Of what is kept as a whole several have a copy.
+        if kept.turn != self.turn && !kept.is_whole() {
             return Poll::Ready(Some(Err(BodyError::Withheld)));
         }
         if let Some(part) = kept.parts.get(self.read) {

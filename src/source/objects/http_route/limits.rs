@@ -7,16 +7,10 @@ use serde::Deserialize;
 
 use super::Unsupported;
 use crate::base::schema::parse_duration;
-use crate::model::{Retry, Timeouts};
+use crate::model::{Retry, RetryOn, Timeouts};
 
 /// How often a request is sent again when the route does not say (HTTPRouteRetry of Gateway API 1.7).
 const ATTEMPTS: u32 = 1;
-
-/// How often a request may be sent again: more would only multiply the load on what is in trouble already.
-const MOST_ATTEMPTS: u32 = 10;
-
-/// The time between two attempts when the route does not say: Envoy's.
-const BACKOFF: Duration = Duration::from_millis(25);
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -48,6 +42,7 @@ impl RawTimeouts {
         let timeouts = Timeouts {
             request: read("request", &self.request)?,
             backend_request: read("backendRequest", &self.backend_request)?,
+            per_try: None,
         };
         match (timeouts.request, timeouts.backend_request) {
             (Some(request), Some(backend)) if backend > request => {
@@ -68,16 +63,14 @@ impl RawRetry {
             })
         };
         let attempts = self.attempts.unwrap_or(ATTEMPTS);
-        if attempts > MOST_ATTEMPTS {
-            let why = format!("{attempts} is more than {MOST_ATTEMPTS}");
+        if attempts > Retry::MOST_ATTEMPTS {
+            let why = format!("{attempts} is more than {}", Retry::MOST_ATTEMPTS);
             return Err(Unsupported::new("retry.attempts", why));
         }
         let backoff = self.backoff.as_deref().map(|text| duration("retry.backoff", text));
-        Ok(Retry {
-            codes: self.codes.iter().map(code).collect::<Result<_, _>>()?,
-            attempts,
-            backoff: backoff.transpose()?.unwrap_or(BACKOFF),
-        })
+        let codes = self.codes.iter().map(code).collect::<Result<_, _>>()?;
+        let backoff = backoff.transpose()?.unwrap_or(Retry::BACKOFF);
+        Ok(Retry { backoff, ..Retry::new(RetryOn::codes(codes), attempts) })
     }
 }
 

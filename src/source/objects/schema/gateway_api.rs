@@ -32,6 +32,33 @@ const PARENTS: Rule = With(
     &[parents_differ],
 );
 
+/// GEP-3388.
+pub(in super::super) const BACKEND_TRAFFIC_POLICY: Rule = Fields(&[
+    (
+        "targetRefs",
+        List(1, 16, &Fields(&[("group", Text(GROUP)), ("kind", Text(KIND)), ("name", Text(NAME))])),
+    ),
+    (
+        "retryConstraint",
+        Fields(&[
+            (
+                "budget",
+                With(
+                    &Fields(&[("percent", Number(0, 100)), ("interval", Text(DURATION))]),
+                    &[lasts_from_a_second_to_an_hour],
+                ),
+            ),
+            (
+                "minRetryRate",
+                With(
+                    &Fields(&[("count", Number(1, 1_000_000)), ("interval", Text(DURATION))]),
+                    &[lasts_up_to_an_hour],
+                ),
+            ),
+        ]),
+    ),
+]);
+
 const FILTER: Rule = With(&Fields(filter::SCHEMAS), &[type_is_known, filter_goes_with_type]);
 const FILTERS: Rule = With(&List(0, 16, &FILTER), &[filters_go_together]);
 
@@ -399,4 +426,16 @@ fn prefixes_are_matched(value: &Value) -> Option<Objection> {
 fn few_matches(value: &Value) -> Option<Objection> {
     let all: usize = value.as_array()?.iter().map(|rule| items(rule, "matches").len()).sum();
     (all > 128).then(|| ("", format!("have {all} matches, more than 128")))
+}
+
+fn lasts_from_a_second_to_an_hour(value: &Value) -> Option<Objection> {
+    let interval = parse_duration(text(value, "interval")?)?;
+    let seconds = interval.as_secs_f64();
+    (!(1.0..=3600.0).contains(&seconds)).then(|| ("interval", "is not from 1s to 1h".to_owned()))
+}
+
+fn lasts_up_to_an_hour(value: &Value) -> Option<Objection> {
+    let interval = parse_duration(text(value, "interval")?)?;
+    (interval.is_zero() || interval.as_secs_f64() > 3600.0)
+        .then(|| ("interval", "is not above 0s and up to 1h".to_owned()))
 }

@@ -1,36 +1,33 @@
 //! `loadBalancer`.
 
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use http::HeaderName;
 
+use super::locality;
 use super::reading::Reading;
 use crate::base::schema::parse_duration;
-use crate::source::objects::{ConsistentHash, HttpCookie, LoadBalancer};
-use crate::traffic::{Balancer, Cookie, HashKey};
+use crate::source::objects::{
+    ConsistentHash, HttpCookie, LoadBalancer, LocalitySetting, Warmup as RawWarmup,
+};
+use crate::traffic::{Balancer, Cookie, HashKey, LocalityPolicy, Warmup};
 
 impl Reading<'_, '_> {
     pub(super) fn balancer(&mut self, within: &str, written: &LoadBalancer) -> Option<Balancer> {
         let LoadBalancer {
             simple,
             consistent_hash,
-            locality_lb_setting,
             zone_aware_lb_setting,
-            warmup_duration_secs,
-            warmup,
+            locality_lb_setting: _,
+            warmup_duration_secs: _,
+            warmup: _,
         } = written;
-        const DISTRIBUTION: &str = "set the Service's trafficDistribution to prefer near endpoints";
-        const WARMUP: &str = "a new endpoint gets its whole share at once";
-        for (field, given, instead) in [
-            ("localityLbSetting", locality_lb_setting.is_some(), DISTRIBUTION),
-            ("zoneAwareLbSetting", zone_aware_lb_setting.is_some(), DISTRIBUTION),
-            ("warmupDurationSecs", warmup_duration_secs.is_some(), WARMUP),
-            ("warmup", warmup.is_some(), WARMUP),
-        ] {
-            if given {
-                self.no_effect(&format!("{within}.{field}"), instead);
-            }
+        if zone_aware_lb_setting.is_some() {
+            let instead = "Istio has it for sidecars only; localityLbSetting, or the Service's trafficDistribution, prefer near \
+                           endpoints";
+            self.no_effect(&format!("{within}.zoneAwareLbSetting"), instead);
         }
         if let Some(hash) = consistent_hash {
             if simple.is_some() {
@@ -53,6 +50,83 @@ impl Reading<'_, '_> {
                 None
             }
         }
+    }
+
+    /// The setting, which may still lack what it needs of the service.
+    pub(super) fn locality(
+        &mut self,
+        within: &str,
+        written: &LocalitySetting,
+        has_outliers: bool,
+    ) -> LocalityPolicy {
+        let mut faults = Vec::new();
+        let setting = locality::read(written, &mut faults);
+        for (field, reason) in faults {
+            self.error(&format!("{within}.localityLbSetting.{field}"), reason);
+        }
+        if !has_outliers && matches!(setting, LocalityPolicy::Failover(_)) {
+            let reason = "has no effect without outlierDetection, as in Istio: nothing else finds an endpoint unhealthy that \
+                          is ready. The Service's trafficDistribution has none beside it either";
+            self.warn(&format!("{within}.localityLbSetting"), reason);
+        }
+        setting
+    }
+
+    pub(super) fn warmup(
+        &mut self,
+        within: &str,
+        written: &LoadBalancer,
+        balancer: Option<&Balancer>,
+    ) -> Option<Warmup> {
+        let (field, warmup) = match (&written.warmup, &written.warmup_duration_secs) {
+            (Some(warmup), older) => {
+                if older.is_some() {
+                    let reason = "must not stand beside warmup, which holds";
+                    self.error(&format!("{within}.warmupDurationSecs"), reason);
+                }
+                ("warmup", warmup.clone())
+            }
+            (None, Some(duration)) => {
+                let reason = "is deprecated; write warmup.duration instead";
+                self.warn(&format!("{within}.warmupDurationSecs"), reason);
+                let warmup = RawWarmup { duration: Some(duration.clone()), ..RawWarmup::default() };
+                ("warmupDurationSecs", warmup)
+            }
+            (None, None) => return None,
+        };
+        let at = format!("{within}.{field}");
+        let of_duration = if field == "warmup" { format!("{at}.duration") } else { at.clone() };
+        if warmup.duration.is_none() {
+            self.error(&of_duration, "is missing; a new endpoint gets its whole share at once");
+        }
+        let duration = self.duration(&of_duration, warmup.duration.as_deref())?;
+        let least =
+            self.number(&format!("{at}.minimumPercent"), warmup.minimum_percent, 0.0..=100.0);
+        let aggression = self.number(&format!("{at}.aggression"), warmup.aggression, 0.0..=1e6);
+        if matches!(balancer, Some(Balancer::Random | Balancer::Passthrough | Balancer::Hash(_))) {
+            let reason = "has no effect with this balancer, as in Istio: only with ROUND_ROBIN and LEAST_REQUEST";
+            self.warn(&at, reason);
+            return None;
+        }
+        // Istio's defaults. Envoy takes an aggression of next to nothing for what it is: the least share until the end.
+        let least = least.map_or(0.1, |percent| percent / 100.0) as f32;
+        let aggression = aggression.map_or(1.0, |it| it.max(1e-3)) as f32;
+        Some(Warmup { duration, least, aggression })
+    }
+
+    fn number(
+        &mut self,
+        field: &str,
+        written: Option<f64>,
+        range: RangeInclusive<f64>,
+    ) -> Option<f64> {
+        let written = written?;
+        if !range.contains(&written) {
+            let (least, most) = (range.start(), range.end());
+            self.error(field, format!("{written} is not from {least} to {most}; it is left out"));
+            return None;
+        }
+        Some(written)
     }
 
     fn hash(&mut self, within: &str, written: &ConsistentHash) -> Option<HashKey> {

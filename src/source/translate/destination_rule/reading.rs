@@ -10,7 +10,7 @@ use crate::base::schema::parse_duration;
 use crate::source::Severity;
 use crate::source::objects::{ConnectionPool, Kind, PortTrafficPolicy, RuleTrafficPolicy};
 use crate::source::translate::Context;
-use crate::traffic::{Limits, Policy};
+use crate::traffic::{Balancer, Limits, Policy};
 
 /// One rule, while it is read; or the section of MeshConfig that stands in for rules.
 pub(super) struct Reading<'a, 'b> {
@@ -18,6 +18,8 @@ pub(super) struct Reading<'a, 'b> {
     kind: Kind,
     key: &'a ObjectKey,
     baseline: &'a Baseline,
+    /// What LEAST_REQUEST means in this rule.
+    is_ewma: bool,
 }
 
 impl<'a, 'b> Reading<'a, 'b> {
@@ -26,7 +28,16 @@ impl<'a, 'b> Reading<'a, 'b> {
         (kind, key): (Kind, &'a ObjectKey),
         baseline: &'a Baseline,
     ) -> Self {
-        Self { cx, kind, key, baseline }
+        Self { cx, kind, key, baseline, is_ewma: false }
+    }
+
+    /// LEAST_REQUEST means peak EWMA.
+    pub(super) fn by_latency(self, is_ewma: bool) -> Self {
+        Self { is_ewma, ..self }
+    }
+
+    pub(super) fn key(&self) -> &'a ObjectKey {
+        self.key
     }
 
     /// What holds for all ports and for single ones.
@@ -44,7 +55,6 @@ impl<'a, 'b> Reading<'a, 'b> {
         for (field, given, instead) in [
             ("tunnel", tunnel.is_some(), "connections go straight to the endpoint"),
             ("proxyProtocol", proxy_protocol.is_some(), "no PROXY protocol header is sent"),
-            ("retryBudget", retry_budget.is_some(), "retries are bounded by the route's attempts"),
         ] {
             if given {
                 self.no_effect(&format!("{within}.{field}"), instead);
@@ -76,7 +86,12 @@ impl<'a, 'b> Reading<'a, 'b> {
             let policy = self.policy(&within, settings);
             ports.insert(number, policy);
         }
-        Said { rest, ports, subsets: Vec::new() }
+        let mut said = Said { rest, ports, subsets: Vec::new() };
+        if let Some(written) = retry_budget {
+            let budget = self.budget(&format!("{within}.retryBudget"), written);
+            said.budget(&budget);
+        }
+        said
     }
 
     fn policy(&mut self, within: &str, written: &PortTrafficPolicy) -> Policy {
@@ -88,20 +103,29 @@ impl<'a, 'b> Reading<'a, 'b> {
             outlier_detection,
             tls: _,
         } = written;
+        let of_balancer = format!("{within}.loadBalancer");
         let balancer = load_balancer.as_ref();
-        let balancer = balancer.and_then(|it| self.balancer(&format!("{within}.loadBalancer"), it));
+        let mut balancer = balancer.and_then(|it| self.balancer(&of_balancer, it));
+        if self.is_ewma && matches!(balancer, None | Some(Balancer::LeastRequest)) {
+            balancer = Some(Balancer::PeakEwma);
+        }
+        let warmup = load_balancer.as_ref();
+        let warmup = warmup.and_then(|it| self.warmup(&of_balancer, it, balancer.as_ref()));
         // A block that a rule has replaces the whole one of the mesh, also where it asks for nothing.
         let outliers = match outlier_detection {
             Some(it) => self.outliers(&format!("{within}.outlierDetection"), it),
             None => self.baseline.outliers.clone(),
         };
+        let setting = load_balancer.as_ref().and_then(|it| it.locality_lb_setting.as_ref());
+        let setting = setting.map(|it| self.locality(&of_balancer, it, outliers.is_some()));
+        let locality = setting.map(Box::new);
         let own_limits = connection_pool.as_ref();
         let own_limits = own_limits.map(|it| self.limits(&format!("{within}.connectionPool"), it));
         let of_mesh = own_limits.is_none() && self.baseline.limits.is_some();
         let limits = own_limits.unwrap_or_else(|| self.baseline.limits.clone());
         let baseline = self.baseline.policy();
         let by = baseline.by.clone();
-        let policy = Policy { by, balancer, outliers, limits };
+        let policy = Policy { by, balancer, outliers, limits, locality, warmup, budget: None };
         if of_mesh || policy == baseline {
             return policy;
         }

@@ -1,14 +1,13 @@
 //! `subsets`: endpoints with certain labels, and policies that replace those of the rule field by field.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::reading::Reading;
-use super::{Rule, Said};
+use super::{Rules, Said};
 use crate::base::{Bits, Str};
 use crate::model;
 use crate::source::objects::{self, Labels, RuleTrafficPolicy, selects};
-use crate::traffic::{Destination, Named, Policy, Ports, Subset};
+use crate::traffic::{Named, Policy, Subset};
 
 /// So many may one rule have: each costs every endpoint of the service a bit.
 const MOST: usize = 128;
@@ -30,6 +29,7 @@ struct Own {
     load_balancer: bool,
     connection_pool: bool,
     outlier_detection: bool,
+    retry_budget: bool,
 }
 
 impl Reading<'_, '_> {
@@ -78,6 +78,7 @@ impl Own {
             load_balancer: written.load_balancer.is_some(),
             connection_pool: written.connection_pool.is_some(),
             outlier_detection: written.outlier_detection.is_some(),
+            retry_budget: written.retry_budget.is_some(),
         }
     }
 
@@ -86,14 +87,14 @@ impl Own {
         fn either<T: Clone>(given: bool, own: &Option<T>, rule: &Option<T>) -> Option<T> {
             if given { own.clone() } else { rule.clone() }
         }
-        let Self { policy, load_balancer, connection_pool, outlier_detection } = self;
-        let Policy { by, balancer, outliers, limits } = policy;
+        let Self { policy, load_balancer, connection_pool, outlier_detection, retry_budget } = self;
+        let Policy { by, balancer, outliers, limits, budget, locality, warmup } = policy;
+        let is_own = *load_balancer || *connection_pool || *outlier_detection || *retry_budget;
         Policy {
-            by: if *load_balancer || *connection_pool || *outlier_detection {
-                by.clone()
-            } else {
-                rule.by.clone()
-            },
+            by: if is_own { by.clone() } else { rule.by.clone() },
+            locality: either(*load_balancer, locality, &rule.locality),
+            warmup: either(*load_balancer, warmup, &rule.warmup),
+            budget: either(*retry_budget, budget, &rule.budget),
             balancer: either(*load_balancer, balancer, &rule.balancer),
             outliers: either(*outlier_detection, outliers, &rule.outliers),
             limits: either(*connection_pool, limits, &rule.limits),
@@ -104,28 +105,32 @@ impl Own {
 impl SubsetSaid {
     fn on(&self, rule: &Said, port: u16) -> Policy {
         match self.ports.get(&port) {
-            Some(policy) => policy.clone(),
+            // No port has a budget of its own.
+            Some(policy) => Policy {
+                budget: policy.budget.clone().or_else(|| rule.on(port).budget.clone()),
+                ..policy.clone()
+            },
             None => self.own.over(rule.on(port)),
         }
     }
+
+    pub(super) fn policies(&self) -> impl Iterator<Item = &Policy> {
+        std::iter::once(&self.own.policy).chain(self.ports.values())
+    }
 }
 
-impl Rule {
-    /// Its subsets for the clients of a service.
-    pub(super) fn named(&self, service: &model::Service, selections: &Selections<'_>) -> Named {
-        let subsets = self.said.subsets.iter();
-        let named = subsets.map(|subset| {
-            let policies =
-                service.ports.iter().map(|port| (port.port, subset.on(&self.said, port.port)));
-            let policies = policies.filter(|(_, policy)| !policy.says_nothing());
-            let ports: Ports = policies
-                .map(|(port, policy)| {
-                    let name = format!("{service}, port {port}, subset {}", subset.name);
-                    (port, Arc::new(Destination::new(name.into(), policy)))
-                })
-                .collect();
-            let labels = selections.number(&subset.labels);
-            (subset.name.clone(), Subset { labels, ports })
+impl Rules {
+    /// The subsets of a rule for the clients of a service.
+    pub(super) fn subsets(
+        &self,
+        service: &model::Service,
+        said: &Said,
+        selections: &Selections<'_>,
+    ) -> Named {
+        let named = said.subsets.iter().map(|subset| {
+            let name = &subset.name;
+            let ports = self.destinations(service, Some(name), |port| subset.on(said, port));
+            (name.clone(), Subset { labels: selections.number(&subset.labels), ports })
         });
         named.collect()
     }
@@ -137,9 +142,9 @@ pub(in crate::source::translate) struct Selections<'a>(BTreeMap<&'a Labels, u32>
 
 impl<'a> Selections<'a> {
     /// Of the rules that hold.
-    pub(super) fn of(rules: impl Iterator<Item = &'a Rule>) -> Self {
+    pub(super) fn of(rules: impl Iterator<Item = &'a Said>) -> Self {
         let mut numbers = BTreeMap::new();
-        let subsets = rules.flat_map(|rule| &rule.said.subsets);
+        let subsets = rules.flat_map(|said| &said.subsets);
         for labels in subsets.map(|subset| &subset.labels).filter(|labels| !labels.is_empty()) {
             let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
             numbers.entry(labels).or_insert(next);

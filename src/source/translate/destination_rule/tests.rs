@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use crate::source::Severity;
 use crate::source::tests::translated;
-use crate::traffic::{Balancer, Keepalive, Limits, OutlierDetection, PerConnection, Traffic};
+use crate::traffic::{
+    Balancer, Keepalive, Limits, OutlierDetection, PerConnection, Traffic, Warmup,
+};
 
 const SERVICE: &str = "
 apiVersion: v1
@@ -28,11 +30,12 @@ fn of(rules: &str) -> (Traffic, Vec<(Severity, String)>) {
 
 /// The balancer for a client of a namespace, by whose rule holds.
 fn holds(traffic: &Traffic, namespace: &str) -> Option<&'static str> {
-    Some(match traffic.of_client(namespace, 80)?.balancer()? {
+    Some(match traffic.of_client(namespace, &[], 80)?.balancer()? {
         Balancer::Random => "RANDOM",
         Balancer::RoundRobin => "ROUND_ROBIN",
         Balancer::LeastRequest => "LEAST_REQUEST",
         Balancer::Passthrough => "PASSTHROUGH",
+        Balancer::PeakEwma => "PEAK_EWMA",
         Balancer::Hash(_) => "hash",
     })
 }
@@ -95,7 +98,7 @@ fn a_port_with_settings_of_its_own_inherits_none() {
     let (traffic, told) =
         of(&rule("shop", "a", &format!("{{host: web, trafficPolicy: {{{policy}, {ports}}}}}")));
     assert!(told.is_empty(), "{told:?}");
-    let on = |port| traffic.of_client("any", port).unwrap();
+    let on = |port| traffic.of_client("any", &[], port).unwrap();
     assert_eq!((on(80).balancer(), on(80).listens()), (Some(&Balancer::Random), true));
     assert_eq!((on(81).balancer(), on(81).listens()), (Some(&Balancer::RoundRobin), false));
 }
@@ -104,7 +107,7 @@ fn a_port_with_settings_of_its_own_inherits_none() {
 fn dumped(policy: &str) -> (serde_json::Value, Vec<String>) {
     let (traffic, told) =
         of(&rule("shop", "a", &format!("{{host: web, trafficPolicy: {policy}}}")));
-    let dumped = traffic.of_client("any", 80).map(|it| serde_json::to_value(it).unwrap());
+    let dumped = traffic.of_client("any", &[], 80).map(|it| serde_json::to_value(it).unwrap());
     let told =
         told.into_iter().map(|(_, field)| field.replace("spec.trafficPolicy.", "")).collect();
     (dumped.unwrap_or_default()["policy"].clone(), told)
@@ -132,15 +135,9 @@ fn every_field_of_load_balancers_is_carried_out_or_named() {
             vec![at("warmup")],
         ),
         (
-            "{loadBalancer: {warmupDurationSecs: 10s}}".to_owned(),
+            "{loadBalancer: {zoneAwareLbSetting: {}}}".to_owned(),
             nothing.clone(),
-            vec![at("warmupDurationSecs")],
-        ),
-        (
-            "{loadBalancer: {localityLbSetting: {enabled: true}, zoneAwareLbSetting: {}}}"
-                .to_owned(),
-            nothing.clone(),
-            vec![at("localityLbSetting"), at("zoneAwareLbSetting")],
+            vec![at("zoneAwareLbSetting")],
         ),
         (hash("httpHeaderName: X-User"), json!({"Hash": {"Header": "x-user"}}), vec![]),
         (hash("useSourceIp: true, maglev: {}"), json!({"Hash": "SourceIp"}), vec![]),
@@ -191,6 +188,69 @@ fn every_field_of_load_balancers_is_carried_out_or_named() {
         assert_eq!(policy_of["balancer"], expected, "{policy}");
         assert_eq!(found, told, "{policy}");
     }
+}
+
+#[test]
+fn every_field_of_warmup_is_carried_out_or_named() {
+    let ten = Duration::from_secs(10);
+    let of = |least, aggression| Some(Warmup { duration: ten, least, aggression });
+    for (written, expected, told) in [
+        // Istio's defaults.
+        ("warmup: {duration: 10s}", of(0.1, 1.0), &[][..]),
+        ("simple: ROUND_ROBIN, warmup: {duration: 10s, minimumPercent: 50}", of(0.5, 1.0), &[]),
+        ("simple: LEAST_REQUEST, warmup: {duration: 10s, aggression: 2.5}", of(0.1, 2.5), &[]),
+        ("warmup: {duration: 10s, minimumPercent: 0}", of(0.0, 1.0), &[]),
+        ("warmupDurationSecs: 10s", of(0.1, 1.0), &["warmupDurationSecs"]),
+        ("warmupDurationSecs: 20s, warmup: {duration: 10s}", of(0.1, 1.0), &["warmupDurationSecs"]),
+        ("warmup: {}", None, &["warmup.duration"]),
+        ("warmup: {duration: soon}", None, &["warmup.duration"]),
+        ("warmup: {duration: 10s, minimumPercent: 101}", of(0.1, 1.0), &["warmup.minimumPercent"]),
+        ("warmup: {duration: 10s, aggression: -1}", of(0.1, 1.0), &["warmup.aggression"]),
+        ("simple: RANDOM, warmup: {duration: 10s}", None, &["warmup"]),
+        (
+            "simple: PASSTHROUGH, warmupDurationSecs: 10s",
+            None,
+            &["warmupDurationSecs", "warmupDurationSecs"],
+        ),
+        ("consistentHash: {useSourceIp: true}, warmup: {duration: 10s}", None, &["warmup"]),
+    ] {
+        let (policy, found) = dumped(&format!("{{loadBalancer: {{{written}}}}}"));
+        let expected = expected.map(|it| serde_json::to_value(it).unwrap()).unwrap_or_default();
+        assert_eq!(policy["warmup"], expected, "{written}");
+        let told: Vec<String> = told.iter().map(|it| format!("loadBalancer.{it}")).collect();
+        assert_eq!(found, told, "{written}");
+    }
+}
+
+/// Our own, on a rule with Istio's fields.
+#[test]
+fn an_annotation_says_peak_ewma_in_place_of_least_request() {
+    for (value, policy, expected, told) in [
+        ("PEAK_EWMA", "{}", Some("PEAK_EWMA"), 0),
+        ("PEAK_EWMA", "{loadBalancer: {simple: LEAST_REQUEST}}", Some("PEAK_EWMA"), 0),
+        ("PEAK_EWMA", "{outlierDetection: {}}", Some("PEAK_EWMA"), 0),
+        ("PEAK_EWMA", "{loadBalancer: {simple: RANDOM}}", Some("RANDOM"), 0),
+        (
+            "PEAK_EWMA",
+            "{portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: ROUND_ROBIN}}]}",
+            Some("ROUND_ROBIN"),
+            0,
+        ),
+        ("fastest", "{loadBalancer: {simple: RANDOM}}", Some("RANDOM"), 1),
+    ] {
+        let spec = format!("{{host: web, trafficPolicy: {policy}}}");
+        let rule = rule("shop", "a", &spec).replace(
+            "name: a,",
+            &format!("annotations: {{isthmus.io/load-balancer: {value}}}, name: a,"),
+        );
+        let (traffic, found) = of(&rule);
+        assert_eq!(holds(&traffic, "any"), expected, "{value} {policy}");
+        assert_eq!(found.len(), told, "{found:?}");
+    }
+    // It says something by itself.
+    let bare = rule("shop", "a", "{host: web}")
+        .replace("name: a,", "annotations: {isthmus.io/load-balancer: PEAK_EWMA}, name: a,");
+    assert_eq!(holds(&of(&bare).0, "any"), Some("PEAK_EWMA"));
 }
 
 #[test]
@@ -332,10 +392,7 @@ fn every_field_of_connection_pools_is_carried_out_or_named() {
 #[test]
 fn what_is_not_carried_out_is_named() {
     for (policy, told) in [
-        (
-            "{tunnel: {}, proxyProtocol: {}, retryBudget: {}}",
-            &["proxyProtocol", "retryBudget", "tunnel"][..],
-        ),
+        ("{tunnel: {}, proxyProtocol: {}}", &["proxyProtocol", "tunnel"][..]),
         ("{portLevelSettings: [{}]}", &["portLevelSettings[0].port.number"]),
         (
             "{portLevelSettings: [{port: {number: 80}}, {port: {number: 80}}]}",
@@ -344,10 +401,6 @@ fn what_is_not_carried_out_is_named() {
     ] {
         assert_eq!(dumped(policy).1, told, "{policy}");
     }
-    let spec = "{host: web, workloadSelector: {matchLabels: {app: x}}, trafficPolicy: {outlierDetection: {}}}";
-    let (traffic, found) = of(&rule("shop", "a", spec));
-    assert_eq!(found, [(Severity::Warning, "spec.workloadSelector".to_owned())], "{spec}");
-    assert!(traffic.is_empty());
 }
 
 /// What cannot be read is not in force, and says which field is wrong; what it wants encrypted is refused all the same.
@@ -381,7 +434,7 @@ fn a_spec_that_breaks_the_type_is_not_in_force() {
 fn of_subset(spec: &str, subset: &str, port: u16) -> serde_json::Value {
     let (traffic, told) = of(&rule("shop", "a", spec));
     assert!(told.is_empty(), "{told:?}");
-    let found = traffic.subsets_of("any")[subset].on(port);
+    let found = traffic.subsets_of("any", &[])[subset].on(port);
     let dumped = found.map(|it| serde_json::to_value(it).unwrap()["policy"].take());
     dumped.unwrap_or_default()
 }
@@ -431,7 +484,7 @@ fn subsets_of_rules_with_the_same_host_are_merged() {
             rules.iter().map(|(name, spec)| rule("shop", name, spec)).collect();
         let (traffic, told) = of(&rules.concat());
         let names: Vec<String> =
-            traffic.subsets_of("any").keys().map(ToString::to_string).collect();
+            traffic.subsets_of("any", &[]).keys().map(ToString::to_string).collect();
         let fields: Vec<String> = told.into_iter().map(|(_, field)| field).collect();
         (names.join(" "), holds(&traffic, "any"), fields.join(" "))
     };
@@ -457,7 +510,7 @@ fn a_subset_has_a_name_of_its_own_and_there_are_not_too_many() {
         let (traffic, told) =
             of(&rule("shop", "a", &format!("{{host: web, subsets: [{}]}}", subsets.join(", "))));
         let fields: Vec<String> = told.into_iter().map(|(_, field)| field).collect();
-        (traffic.subsets_of("any").len(), fields.join(" "))
+        (traffic.subsets_of("any", &[]).len(), fields.join(" "))
     };
     assert_eq!(
         named(&["a", "b", "a", ""]),
@@ -517,7 +570,7 @@ fn the_default_of_the_mesh_holds_block_by_block() {
         let ours = |it: &&crate::source::Complaint| it.kind != "Service";
         assert_eq!(translation.complaints.iter().find(ours), None, "{text}");
         let traffic = &translation.mesh.services[0].traffic;
-        let held = serde_json::to_value(traffic.of_client("anyone", 80)).unwrap();
+        let held = serde_json::to_value(traffic.of_client("anyone", &[], 80)).unwrap();
         let found = |path: &str| held.pointer(path).cloned();
         let expected = |number: Option<u32>| number.map(serde_json::Value::from);
         assert_eq!(found("/policy/limits/max_connections"), expected(connections), "{text}");
@@ -562,3 +615,6 @@ fn rules_without_export_to_go_as_far_as_the_mesh_says() {
         assert!(told.is_empty(), "{told:?}");
     }
 }
+
+mod places;
+mod selecting;

@@ -33,8 +33,8 @@ pub(super) enum Meaning {
 }
 
 use Kind::{
-    AuthorizationPolicy, Gateway, GatewayClass, Namespace, Pod, Service, ServiceEntry,
-    WorkloadEntry,
+    AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, Namespace, Pod, Service,
+    ServiceEntry, WorkloadEntry,
 };
 use Meaning::{Any, Not, OneOf, Silent};
 use Place::{Annotation, Label};
@@ -110,6 +110,7 @@ pub(super) const TABLE: &[Known] = &[
         &[Service, ServiceEntry, Namespace],
         Any,
     ),
+    row("isthmus.io/load-balancer", Annotation, &[DestinationRule], Any),
     row("istio.io/connect-strategy", Annotation, &[ServiceEntry], Any),
     row("isthmus.io/network-namespace", Annotation, &[Pod], Any),
     row("isthmus.io/node", Annotation, &[Pod], Any),

@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::Context;
-use super::super::destination_rule::{Rules, Selections};
+use super::super::destination_rule::{Rules, Selections, all_of};
 use super::super::roster::{Member, Roster};
 use super::super::selectors::{Selectors, selector};
 use super::super::slices::Slices;
@@ -147,6 +147,7 @@ impl<'a> Endpoints<'a> {
                 node: workload.map(|it| it.node.clone()).unwrap_or_default(),
                 locality: entry.spec.locality(),
                 subsets: subsets.selecting(Some(&entry.all_labels())),
+                labels: all_of(&entry.all_labels()),
             })
         })
     }
@@ -309,6 +310,7 @@ impl<'a> Endpoints<'a> {
             terminating: leaving && serving,
             node: workload.map(|it| it.node.clone()).or(node).unwrap_or_default(),
             locality,
+            labels: workload.map(|it| it.labels.clone()).unwrap_or_default(),
         })
     }
 }
@@ -340,6 +342,7 @@ fn of_pod(
         node: workload.node.clone(),
         locality: workload.locality.clone(),
         subsets: subsets.selecting(pod.labels()),
+        labels: workload.labels.clone(),
     })
 }
 

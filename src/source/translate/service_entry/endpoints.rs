@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::super::Context;
-use super::super::destination_rule::{Rules, Selections};
+use super::super::destination_rule::{Rules, Selections, all_of};
 use super::super::roster::Roster;
 use super::{Entry, check, is_name, number};
-use crate::base::{Bits, ObjectKey, Str};
+use crate::base::{Bits, LabelMap, ObjectKey, Str};
 use crate::model::{self, Endpoint, Locality, PortMapping, Resolution, ServicePort, Workload};
 use crate::source::objects::{
     Kind, Labelled, Pod, ServiceEntry, WorkloadEntry, WorkloadEntrySpec, selects,
@@ -187,6 +187,10 @@ impl<'a> Places<'a> {
             node: workload.map(|it| it.node.clone()).unwrap_or_default(),
             locality,
             subsets: subsets(),
+            labels: match workload {
+                Some(workload) => workload.labels.clone(),
+                None => all_of(&spec.labels),
+            },
         }))
     }
 
@@ -238,6 +242,7 @@ fn itself(
         node: Str::default(),
         locality: Locality::default(),
         subsets: subsets.selecting(None),
+        labels: LabelMap::new(),
     }]
 }
 
@@ -254,6 +259,7 @@ fn of_pod(entry: &Entry<'_>, workload: &Workload, pod: &Pod, subsets: &Selection
         node: workload.node.clone(),
         locality: workload.locality.clone(),
         subsets: subsets.selecting(pod.labels()),
+        labels: workload.labels.clone(),
     }
 }
 

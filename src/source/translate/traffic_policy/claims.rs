@@ -7,11 +7,11 @@ use std::sync::Arc;
 use super::super::Context;
 use super::target::{Known, Target, listeners, may_be_http};
 use crate::base::{ObjectKey, Str};
-use crate::filter::{Half, HttpFilter, RuleContext};
+use crate::filter::{self, Half, HttpFilter, RuleContext};
 use crate::model::{
     Binding, HttpRoute, HttpRule, PolicyTarget, PortFilters, RouteParent, Service, Waypoint,
 };
-use crate::source::objects::{TrafficPolicy, Typed, created};
+use crate::source::objects::{Service as KubernetesService, TrafficPolicy, Typed, created};
 use crate::source::{Condition, ConditionReason, ConditionType, Severity};
 use crate::world::Attached;
 
@@ -45,6 +45,8 @@ pub(super) struct Claims {
     in_force: BTreeSet<Place>,
     /// Routes with filters that destinations ignore, as targets.
     ignored: BTreeMap<Place, Ignored>,
+    /// Filters of requests for services whose requests nobody parses, by their fields.
+    unparsed: BTreeMap<Place, BTreeSet<&'static str>>,
 }
 
 /// What destinations ignore of a route's policy.
@@ -72,7 +74,10 @@ impl Claims {
     }
 
     /// The oldest policy first; of policies of one age the one whose name comes first (GEP-713, "Conflict resolution").
-    pub(super) fn of(cx: &mut Context<'_>) -> Self {
+    pub(super) fn of(
+        cx: &mut Context<'_>,
+        known: &mut BTreeMap<ObjectKey, Vec<HttpFilter>>,
+    ) -> Self {
         let objects = cx.objects;
         let mut policies: Vec<_> = objects.all::<TrafficPolicy>().collect();
         // One of unknown age counts as the youngest: no API server created it.
@@ -83,21 +88,41 @@ impl Claims {
         policies.sort_by_key(|(key, policy)| (age(policy), *key));
         let root_namespace = cx.settings.root_namespace.clone();
         let mut claims = Self { root_namespace, ..Self::default() };
+        let mut read = BTreeMap::new();
         for (key, policy) in policies {
             // A policy with a fault was rejected when it was read.
-            let filters: Vec<HttpFilter> =
+            let mut filters: Vec<HttpFilter> =
                 policy.spec.0.filters(&Policy(key)).into_iter().filter_map(Result::ok).collect();
+            if let Some(before) = known.get(key) {
+                filter::inherit(&mut filters, before);
+            }
+            read.insert(key.clone(), filters.clone());
             if filters.is_empty() {
                 let reason = "names targets and no filter, so it has no effect";
                 cx.warn::<TrafficPolicy>(key, "spec", reason);
             }
+            let limits = filters.iter().filter_map(|filter| match filter {
+                HttpFilter::RateLimit(limit) => Some(limit),
+                _ => None,
+            });
+            for service in limits.flat_map(|limit| limit.services()) {
+                if objects.get::<KubernetesService>(service).is_none() {
+                    let why = format!("the Service {service} that is to count does not exist");
+                    cx.warn::<TrafficPolicy>(key, "spec.rateLimit", why);
+                }
+            }
             for (index, target) in policy.spec.0.target_refs.iter().enumerate() {
                 match Target::read(cx, key, target) {
+                    Ok(target @ Target::Route(..)) => {
+                        let of_requests = of_requests(cx, (key, index), &filters);
+                        claims.add(cx, key, index, target, &of_requests);
+                    }
                     Ok(target) => claims.add(cx, key, index, target, &filters),
                     Err((reason, why)) => complain(cx, (key, index), reason, why),
                 }
             }
         }
+        *known = read;
         claims
     }
 
@@ -126,11 +151,17 @@ impl Claims {
         }
     }
 
-    /// Those of the most specific target that has one, for each type. `targets`: the most specific first.
-    fn of_targets(&mut self, targets: Vec<(Str, Target)>) -> Vec<Claim> {
+    /// Those of the most specific target that has one, for each type. `targets`: the most specific first. `parsed`: there is
+    /// somebody who sees requests.
+    fn of_targets(&mut self, targets: Vec<(Str, Target)>, parsed: bool) -> Vec<Claim> {
         let mut found: Vec<Claim> = Vec::new();
         for (namespace, target) in targets {
             for claim in self.attached.to_target(&namespace, &target) {
+                if !parsed && claim.filter.half() != Half::Connection {
+                    let place = (claim.policy.clone(), claim.index);
+                    self.unparsed.entry(place).or_default().insert(claim.filter.field());
+                    continue;
+                }
                 self.reached.insert((claim.policy.clone(), claim.index));
                 let same = |it: &Claim| discriminant(&it.filter) == discriminant(&claim.filter);
                 if !found.iter().any(same) {
@@ -141,21 +172,28 @@ impl Claims {
         found
     }
 
-    /// Only what is bound to a waypoint: nothing else is parsed.
+    /// What is bound to no waypoint is not parsed; its connections are counted all the same.
     pub(super) fn of_service(
         &mut self,
         cx: &Context<'_>,
         service: &Service,
         waypoints: &[Arc<Waypoint>],
     ) -> OfService {
-        let Binding::Waypoint(bound) = &service.waypoint else { return OfService::default() };
+        let own = |section: Option<Str>| {
+            (service.key.namespace.clone(), Target::Traffic(service.as_target(), section))
+        };
+        let Binding::Waypoint(bound) = &service.waypoint else {
+            if !self.attached.is_from(&service.key.namespace) {
+                return OfService::default();
+            }
+            let filters = self.of_targets(vec![own(None)], false);
+            let filters = self.put_in_force(filters);
+            return OfService { filters, ports: self.of_ports(service, own, false) };
+        };
         let concerned = [&service.key.namespace, &bound.namespace, &self.root_namespace];
         if !concerned.iter().any(|it| self.attached.is_from(it)) {
             return OfService::default();
         }
-        let own = |section: Option<Str>| {
-            (service.key.namespace.clone(), Target::Traffic(service.as_target(), section))
-        };
         let of_gateway = |section: Option<Str>| {
             let gateway = PolicyTarget::Gateway(bound.name.clone());
             (bound.namespace.clone(), Target::Traffic(gateway, section))
@@ -167,15 +205,25 @@ impl Claims {
             let class = PolicyTarget::GatewayClass(waypoint.class.clone());
             targets.push((self.root_namespace.clone(), Target::Traffic(class, None)));
         }
-        let filters = self.of_targets(targets);
+        let filters = self.of_targets(targets, true);
         let filters = self.put_in_force(filters);
-        let named = service.ports.iter().filter(|it| !it.name.is_empty() && may_be_http(it));
+        OfService { filters, ports: self.of_ports(service, own, true) }
+    }
+
+    fn of_ports(
+        &mut self,
+        service: &Service,
+        own: impl Fn(Option<Str>) -> (Str, Target),
+        parsed: bool,
+    ) -> Vec<PortFilters> {
+        let named = service.ports.iter().filter(|it| !it.name.is_empty());
         let ports = named.filter_map(|port| {
-            let claims = self.of_targets(vec![own(Some(port.name.clone()))]);
+            let parsed = parsed && may_be_http(port);
+            let claims = self.of_targets(vec![own(Some(port.name.clone()))], parsed);
             let filters = self.put_in_force(claims);
             (!filters.is_empty()).then(|| PortFilters { port: port.port, filters })
         });
-        OfService { filters, ports: ports.collect() }
+        ports.collect()
     }
 
     fn put_in_force(&mut self, claims: Vec<Claim>) -> Vec<HttpFilter> {
@@ -201,7 +249,7 @@ impl Claims {
         let own = |parent: &RouteParent| parent.service.namespace == route.key.namespace;
         let is_producers = route.parents.iter().any(own);
         let mut filters = Vec::new();
-        for Claim { filter, policy, index } in self.of_targets(targets) {
+        for Claim { filter, policy, index } in self.of_targets(targets, true) {
             let of_destination = filter.half() == Half::Destination;
             let place = (policy, index);
             if of_destination && !route.parents.iter().all(own) {
@@ -235,6 +283,22 @@ impl Claims {
     }
 
     pub(super) fn complain_of_ignored(&self, cx: &mut Context<'_>) {
+        for (place @ (policy, index), fields) in &self.unparsed {
+            if !self.in_force.contains(place) {
+                // Nothing of it is: the target is not reached.
+                continue;
+            }
+            let fields: Vec<&str> = fields.iter().copied().collect();
+            let are = if fields.len() == 1 { "is" } else { "are" };
+            let why = format!(
+                "{} {are} not in force where nobody parses requests: without a waypoint (istio.io/use-waypoint), and on ports \
+                 that are not HTTP",
+                fields.join(" and ")
+            );
+            let reason = ConditionReason::PartiallyProgrammed;
+            let condition = Condition::of_parent(ConditionType::Programmed, reason, *index);
+            complain_with(cx, (policy, *index), Severity::Warning, condition, why);
+        }
         for (place @ (policy, index), Ignored { fields, services }) in &self.ignored {
             let reason = match self.in_force.contains(place) {
                 true => ConditionReason::PartiallyProgrammed,
@@ -266,6 +330,30 @@ impl Claims {
             complain_with(cx, (policy, *index), Severity::Note, condition, why.to_owned());
         }
     }
+}
+
+/// The filters that a route has: those of connections are not its own.
+fn of_requests(
+    cx: &mut Context<'_>,
+    place: (&ObjectKey, usize),
+    filters: &[HttpFilter],
+) -> Vec<HttpFilter> {
+    let (of_connections, of_requests): (Vec<_>, Vec<_>) =
+        filters.iter().cloned().partition(|it| it.half() == Half::Connection);
+    if let Some(filter) = of_connections.first() {
+        let why = format!(
+            "{} counts connections, and a route has requests; attach it to the Service",
+            filter.field()
+        );
+        if of_requests.is_empty() {
+            complain(cx, place, ConditionReason::Invalid, why);
+        } else {
+            let reason = ConditionReason::PartiallyProgrammed;
+            let condition = Condition::of_parent(ConditionType::Programmed, reason, place.1);
+            complain_with(cx, place, Severity::Warning, condition, why);
+        }
+    }
+    of_requests
 }
 
 /// The policy does not apply to the target.

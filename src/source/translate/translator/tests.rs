@@ -192,11 +192,23 @@ fn routes() -> impl Strategy<Value = Value> {
 fn unserved() -> impl Strategy<Value = Value> {
     let host = pick(&["s", "s.a.svc.cluster.local", "*.local", "h.example"]);
     let mode = pick(&["SIMPLE", "ISTIO_MUTUAL", "DISABLE"]);
-    let rules =
-        (metadata(&["d", "e"], no_labels()), host, mode).prop_map(|(metadata, host, mode)| {
-            let spec = json!({"host": host, "trafficPolicy": {"tls": {"mode": mode}}});
+    let policy = prop_oneof![
+        mode.prop_map(|mode| json!({"tls": {"mode": mode}})),
+        pick(&["app", "kubernetes.io/hostname"]).prop_map(|label| {
+            let setting = json!({"failoverPriority": [label]});
+            json!({"outlierDetection": {}, "loadBalancer": {"localityLbSetting": setting}})
+        }),
+    ];
+    let selector = prop::option::of(pick(&["x", "y"]));
+    let rules = (metadata(&["d", "e"], no_labels()), host, policy, selector).prop_map(
+        |(metadata, host, policy, selector)| {
+            let mut spec = json!({"host": host, "trafficPolicy": policy});
+            if let Some(app) = selector {
+                spec["workloadSelector"] = json!({"matchLabels": {"app": app}});
+            }
             json!({"kind": "DestinationRule", "metadata": metadata, "spec": spec})
-        });
+        },
+    );
     let policies =
         (metadata(&["b"], no_labels()), pick(&["s", "t"])).prop_map(|(metadata, name)| {
             let spec = json!({"targetRefs": [{"group": "", "kind": "Service", "name": name}]});

@@ -145,7 +145,7 @@ impl One<'_, '_, '_> {
         }
         let subset = Some(subset.as_str()).filter(|name| !name.is_empty()).map(Str::from);
         if let Some(name) = &subset
-            && !service.traffic.subsets_of(namespace).contains_key(name)
+            && service.traffic.subsets_named(namespace, name).next().is_none()
         {
             let why = format!(
                 "no DestinationRule that holds for clients of {namespace} names a subset {name:?} of {service}"

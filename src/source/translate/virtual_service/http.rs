@@ -18,8 +18,9 @@ use crate::filter::{
     self, CorsPolicy, DirectResponse, Filter, HttpFilter, Mirror, Operations, Percent, RedirectTo,
     RuleContext, Share, UriRewrite,
 };
-use crate::model::{Backend, HttpMatch, HttpRule, PathMatch, Timeouts};
+use crate::model::{Backend, HttpMatch, HttpRule, PathMatch, Retry, Timeouts};
 use crate::source::objects::{VirtualDestination, VirtualHttpRoute};
+use crate::source::translate::http_retry;
 use crate::source::translate::route::turn;
 
 /// The rules that were read, apart from the port that is addressed.
@@ -42,6 +43,7 @@ struct Does {
     destinations: Vec<(u32, To, Operations)>,
     mirrors: Vec<(To, Mirror)>,
     timeouts: Timeouts,
+    retry: Option<Retry>,
 }
 
 /// What is wrong with a rule: a field from the rule on, and why.
@@ -154,7 +156,8 @@ impl Rule {
             let (target, subset) = (to.target(addressed), to.subset());
             Backend { weight: *weight, target, subset, filters }
         });
-        HttpRule { filters, backends: backends.collect(), timeouts: does.timeouts, ..rule }
+        let (timeouts, retry) = (does.timeouts, does.retry.clone());
+        HttpRule { filters, backends: backends.collect(), timeouts, retry, ..rule }
     }
 }
 
@@ -206,10 +209,14 @@ impl One<'_, '_, '_> {
             destinations: Vec::new(),
             mirrors: Vec::new(),
             timeouts: Timeouts::default(),
+            retry: None,
         };
-        if written.retries.is_some() {
-            let reason = "is not carried out: only requests that were certainly not sent go to another endpoint";
-            self.warn(format!("{field}.retries"), reason);
+        if let Some(written) = &written.retries {
+            let read = http_retry::read(written);
+            for http_retry::Wrong { severity, field: below, reason } in read.complaints {
+                self.complain(severity, format!("{field}.retries.{below}"), reason);
+            }
+            (does.retry, does.timeouts.per_try) = (Some(read.retry), read.each);
         }
         let operations = written.headers.as_ref().map(|it| Operations::read(it, &ByNothing));
         let operations = noted("headers", operations, &mut wrong).unwrap_or_default();

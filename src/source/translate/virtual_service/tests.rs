@@ -365,7 +365,7 @@ fn subsets_are_those_that_the_client_sees() {
     let backend = &mesh.translation.mesh.routes[0].rules[0].backends[0];
     assert_eq!(backend.subset.as_deref(), Some("v1"));
     let of = |name: &str| {
-        let subset = &mesh.web().traffic.subsets_of("shop")[name];
+        let subset = &mesh.web().traffic.subsets_of("shop", &[])[name];
         let own = mesh.web().endpoints.iter().filter(|it| subset.has(&it.subsets));
         own.map(|it| it.addresses[0].to_string()).collect::<Vec<_>>()
     };

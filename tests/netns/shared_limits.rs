@@ -1,0 +1,252 @@
+//! A rate limit that all pods of a service share, with two agents and a real controller between them. Of the API server there
+//! is a stand-in.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::handshake;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval};
+
+use crate::apiserver::{ApiServer, kubeconfig};
+use crate::frames::run_in;
+use crate::support::lab::manifests::Key;
+use crate::support::lab::process::{Process, command};
+use crate::support::lab::{Lab, PORT, private, wait};
+use crate::{WAYPOINT, bookinfo, enrol, settle};
+
+/// In which the controller runs; it is of no mesh.
+const PLACE: &str = "outsider";
+const CONTROLLER: &str = "isthmus-controller.isthmus-system.svc";
+const REVIEWS: &str = "http://reviews.bookinfo:9080/headers";
+/// Of the policy: so little that the slowest machine sends more.
+const RATE: f64 = 40.0;
+const BURST: f64 = 40.0;
+/// What is stated beside rate and burst: what comes back in a second, and two requests for each of two nodes.
+const ERROR: f64 = RATE + 4.0;
+/// Of three pods this many are on node-a.
+const PART: f64 = 1.0 / 3.0;
+const POLICY: &str = "apiVersion: isthmus.io/v1alpha1
+kind: TrafficPolicy
+metadata: {name: limit, namespace: bookinfo}
+spec:
+  targetRefs: [{group: \"\", kind: Service, name: reviews}]
+  rateLimit:
+    shared: {requests: 40, interval: 1s, burst: 40}
+";
+
+/// What clients were answered.
+#[derive(Clone, Copy, Debug, Default)]
+struct Answers {
+    passed: f64,
+    limited: f64,
+    seconds: f64,
+}
+
+fn path(name: &str) -> String {
+    Path::new(private::DIRECTORY).join(name).display().to_string()
+}
+
+/// What an API server says of the pods behind `reviews`; and that every account has a pod on every node.
+fn objects() -> Vec<Value> {
+    let endpoints = [("node-a", 1), ("node-b", 2), ("node-b", 3)].map(|(node, number)| {
+        json!({"addresses": [format!("192.0.2.{number}")], "nodeName": node, "conditions": {"ready": true}})
+    });
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "any", "namespace": "bookinfo"}});
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {
+            "name": "reviews-1", "namespace": "bookinfo", "labels": {"kubernetes.io/service-name": "reviews"},
+        },
+        "endpoints": endpoints, "ports": [],
+    });
+    vec![pod, slice]
+}
+
+fn start_controller(lab: &Lab) -> Result<Process> {
+    let config = path("controller.toml");
+    let text = format!(
+        "node = \"controller-0\"\n[source]\nkind = \"kubernetes\"\nkubeconfig = \"{}\"\n[controller]\nnamespace = \
+         \"isthmus-system\"\n",
+        kubeconfig(Path::new(private::DIRECTORY))?.display()
+    );
+    fs::write(&config, text)?;
+    let namespace = &lab.pod(PLACE)?.attachment.namespace;
+    let mut run = command(namespace, &lab.programs().isthmus);
+    run.args(["controller", "--config", &config]);
+    run.env("RUST_LOG", "info");
+    let mut controller = Process::start("controller", namespace, run, lab.logs())?;
+    controller.wait_for_port(15012).with_context(|| controller.last_lines())?;
+    Ok(controller)
+}
+
+/// Bookinfo with a waypoint, agents that have the controller sign, and the policy.
+fn limited() -> Result<(Lab, ApiServer, Process)> {
+    let mut lab = bookinfo()?;
+    let server = ApiServer::new(objects());
+    server.serve_in(&lab.pod(PLACE)?.attachment.namespace)?;
+    let controller = start_controller(&lab)?;
+    let roots = wait::until("the controller to publish its roots", || {
+        let map = server.get("ConfigMap", "isthmus-system", "isthmus-ca-root");
+        Ok(map.and_then(|map| map["data"]["root-cert.pem"].as_str().map(str::to_owned)))
+    })?;
+    fs::write(path("roots.pem"), roots)?;
+    let mut hosts = File::options().append(true).open(path("hosts"))?;
+    writeln!(hosts, "\n{} {CONTROLLER}", lab.address(PLACE)?)?;
+    for node in ["node-a", "node-b"] {
+        fs::write(path(&format!("{node}-token")), format!("agent-{node}"))?;
+    }
+    let (address, roots) = (format!("https://{CONTROLLER}:15012"), path("roots.pem"));
+    lab.start_agents_each(|node| {
+        let token = path(&format!("{node}-token"));
+        format!(
+            "[identity]\nissuer = \"controller\"\ncontroller_address = \"{address}\"\ncontroller_root = \"{roots}\"\n\
+             controller_token_file = \"{token}\"\n"
+        )
+    })?;
+    enrol(&mut lab)?;
+    lab.manifests.apply(WAYPOINT)?;
+    let label = ["istio.io/use-waypoint=waypoint"];
+    lab.manifests.label(&Key::new("Namespace", "", "bookinfo"), &label)?;
+    settle(&lab, "curl", &[REVIEWS], 200)?;
+    lab.manifests.apply(POLICY)?;
+    Ok((lab, server, controller))
+}
+
+/// Some 400 requests a second for so long, over several connections.
+fn load(lab: &Lab, to: IpAddr, seconds: u64) -> Result<Answers> {
+    let namespace = &lab.pod("curl")?.attachment.namespace;
+    run_in(namespace, || async move {
+        let begun = Instant::now();
+        let mut clients = JoinSet::new();
+        for _ in 0..8 {
+            clients.spawn(client(SocketAddr::new(to, PORT), begun + Duration::from_secs(seconds)));
+        }
+        let mut all = Answers::default();
+        while let Some(ended) = clients.join_next().await {
+            let (passed, limited) = ended??;
+            all.passed += passed;
+            all.limited += limited;
+        }
+        all.seconds = begun.elapsed().as_secs_f64();
+        println!("{all:?}");
+        Ok(all)
+    })
+}
+
+async fn client(to: SocketAddr, until: Instant) -> Result<(f64, f64)> {
+    let stream = TcpStream::connect(to).await?;
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let mut pace = interval(Duration::from_millis(20));
+    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut passed, mut limited) = (0.0, 0.0);
+    while Instant::now() < until {
+        pace.tick().await;
+        let request = Request::get("/headers").header("host", "reviews.bookinfo:9080");
+        sender.ready().await?;
+        let answer = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
+        let status = answer.status().as_u16();
+        answer.into_body().collect().await?;
+        match status {
+            200 => passed += 1.0,
+            429 => limited += 1.0,
+            other => anyhow::bail!("{other}"),
+        }
+    }
+    Ok((passed, limited))
+}
+
+fn status(lab: &Lab, node: &str) -> Result<Value> {
+    let answer = crate::support::lab::agents::administer(lab.node(node)?, &[], "/status")?;
+    Ok(answer.json())
+}
+
+fn until_exchanged(lab: &Lab, exchanged: u64) -> Result<()> {
+    wait::until(&format!("both agents to exchange {exchanged} limits"), || {
+        let all = ["node-a", "node-b"].map(|node| status(lab, node));
+        let is = |status: &Result<Value>| {
+            status.as_ref().is_ok_and(|it| {
+                it["sharedLimits"]["exchanged"] == exchanged && it["sharedLimits"]["limits"] == 1
+            })
+        };
+        Ok(all.iter().all(is).then_some(()))
+    })
+}
+
+#[test]
+fn a_shared_limit_is_one_limit_over_two_nodes() -> Result<()> {
+    let (lab, _server, mut controller) = limited()?;
+    until_exchanged(&lab, 1)?;
+    let service = lab.service("bookinfo", "reviews")?[0];
+    let pod = lab.address("reviews-v1")?;
+    for (to, what) in [(service, "spread"), (pod, "one node")] {
+        let all = load(&lab, to, 8)?;
+        let most = BURST + RATE * all.seconds + ERROR;
+        ensure!(all.passed <= most && all.limited > 0.0, "{what}: {all:?}, at most {most}");
+        // Far more than the part of one node: the other node's tokens came here. How many depends on the machine.
+        let part = PART * (BURST + RATE * all.seconds);
+        ensure!(all.passed > 1.5 * part, "{what}: {all:?}, the part of node-a is {part}");
+    }
+    // No token comes from nowhere. An agent that only gives counts once a second.
+    let moved =
+        |what| Ok(lab.metrics()?.sum("isthmus_shared_limits_tokens_total", &[("what", what)]));
+    let received: Result<f64> = moved("received");
+    let received = received?;
+    ensure!(received > RATE, "{received} received");
+    wait::until("what was received to be given", || {
+        let given: Result<f64> = moved("given");
+        Ok((given? >= received).then_some(()))
+    })?;
+
+    // Without the controller each node has its part, and says so.
+    controller.terminate()?;
+    until_exchanged(&lab, 0)?;
+    let all = load(&lab, pod, 8)?;
+    let most = PART * (BURST + RATE * all.seconds) + 4.0;
+    ensure!(all.passed <= most && all.passed > 0.0, "alone: {all:?}, at most {most}");
+    let told = status(&lab, "node-a")?["complaints"].to_string();
+    ensure!(told.contains("TrafficPolicy bookinfo/limit") && told.contains("is away"), "{told}");
+    ensure!(lab.metrics()?.sum("isthmus_shared_limits_fallback", &[]) == 2.0);
+
+    // Another one knows nothing, and goes on.
+    let _controller = start_controller(&lab)?;
+    until_exchanged(&lab, 1)?;
+    let all = load(&lab, pod, 8)?;
+    let most = BURST + RATE * all.seconds + ERROR;
+    let part = PART * (BURST + RATE * all.seconds);
+    ensure!(all.passed <= most && all.passed > 1.5 * part, "again: {all:?}");
+    Ok(())
+}
+
+/// The API server does not know of its pods.
+#[test]
+fn a_node_speaks_only_for_services_that_it_has_pods_of() -> Result<()> {
+    let (lab, server, mut controller) = limited()?;
+    until_exchanged(&lab, 1)?;
+    server.delete("EndpointSlice", "bookinfo", "reviews-1");
+    // The agents connect anew, and tell again what they have.
+    controller.terminate()?;
+    let _controller = start_controller(&lab)?;
+    wait::until("the controller to refuse", || {
+        let status = status(&lab, "node-a")?;
+        let limits = &status["sharedLimits"];
+        Ok((limits["link"] == "up" && limits["exchanged"] == 0).then_some(()))
+    })?;
+    let told = status(&lab, "node-a")?["complaints"].to_string();
+    ensure!(told.contains("does not know yet"), "{told}");
+    let all = load(&lab, lab.address("reviews-v1")?, 4)?;
+    let most = PART * (BURST + RATE * all.seconds) + 4.0;
+    ensure!(all.passed <= most, "{all:?}, at most {most}");
+    Ok(())
+}
