@@ -256,6 +256,7 @@ impl CircuitBreaker {
             status: StatusCode::SERVICE_UNAVAILABLE,
             headers: HeaderMap::from_iter(headers),
             text: TEXT,
+            body: None,
             reason: Reason::Overflow,
             why: format!("the TrafficPolicy {} {because}", self.policy),
             grpc: Some(UNAVAILABLE),

@@ -235,6 +235,7 @@ impl ConcurrencyLimit {
             status,
             headers,
             text: TEXT,
+            body: None,
             reason: Reason::Overflow,
             why: format!(
                 "the TrafficPolicy {} permits {limit} requests at once, and {because}",

@@ -79,8 +79,8 @@ impl Places {
         let selection = ListParams::default().labels(&format!("{SERVICE}={}", service.name));
         let asked = Instant::now();
         let why = match timeout(PATIENCE, slices.list(&selection)).await {
-            Ok(Ok(slices)) => {
-                let counts = Arc::new(count(&slices.items));
+            Ok(Ok(found)) => {
+                let counts = Arc::new(count(&found.items));
                 self.remember(service, &counts, asked);
                 return Some(counts);
             }

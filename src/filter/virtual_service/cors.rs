@@ -220,6 +220,7 @@ mod tests {
             route: None,
             spread: None,
             claims: None,
+            level: None,
         };
         match policy.request(&mut head, &cx) {
             Flow::Answer(answer) => {

@@ -96,14 +96,8 @@ pub(in crate::l7) async fn ask(
             let heard = exchange.as_deref_mut();
             match filter {
                 HttpFilter::ExternalAuth(filter) => {
-                    let asked = ask_external(
-                        authorizer,
-                        &way.service.namespace,
-                        filter,
-                        sent,
-                        request,
-                        heard,
-                    );
+                    let namespace = &way.service.namespace;
+                    let asked = ask_external(authorizer, namespace, filter, sent, request, heard);
                     // Boxed, because it is large and most requests go without it.
                     Box::pin(asked).await?;
                 }
