@@ -50,6 +50,7 @@ pub fn measure(meter: &mut impl Meter) -> Result<()> {
                 address: mesh::CLIENT.into(),
                 hash: None,
                 subset: None,
+                session: None,
             };
             let dialled = SocketAddr::from((mesh::ADDRESS, mesh::PORT));
             let run = |()| pick(&mesh.world, &mesh.service, mesh::PORT, caller, dialled, &[]);

@@ -40,7 +40,7 @@ struct Without<'a> {
 
 impl Without<'_> {
     fn permits(&self, member: &Member) -> bool {
-        !(self.closed && !member.is_open()) && !self.tried.contains(&member.address)
+        (!self.closed || member.is_open()) && !self.tried.contains(&member.address)
     }
 
     /// Whether it is unlikely that a member must not be selected.

@@ -218,7 +218,7 @@ impl CircuitBreaker {
         &self,
         service: &ObjectKey,
         endpoint: SocketAddr,
-    ) -> Result<Option<Box<Held>>, Answer> {
+    ) -> Result<Option<Box<Held>>, Box<Answer>> {
         if self.endpoint.are_none() {
             return Ok(None);
         }
@@ -228,7 +228,7 @@ impl CircuitBreaker {
             (Some(call), _) => Ok(Some(Box::new(Held::Call(call)))),
             (None, refused) => {
                 let refused = refused.unwrap_or(Refused::Full);
-                Err(self.answer("of a node at each endpoint", max_requests, refused))
+                Err(Box::new(self.answer("of a node at each endpoint", max_requests, refused)))
             }
         }
     }

@@ -170,9 +170,7 @@ async fn peek_hello<S: AsyncRead + Unpin>(
         while read.len() < LONGEST_HELLO {
             let known = read.len();
             read.reserve(CHUNK);
-            if stream.read_buf(&mut read).await.ok().filter(|count| *count > 0).is_none() {
-                return None;
-            }
+            stream.read_buf(&mut read).await.ok().filter(|count| *count > 0)?;
             match hello(&mut acceptor, &read[known..]) {
                 Ok(None) => {}
                 Ok(name) => return name,

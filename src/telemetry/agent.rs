@@ -162,10 +162,13 @@ impl OutlierLabels {
     }
 }
 
+/// Name, description and value of a counter.
+type Described = (&'static str, &'static str, fn(&traffic::Totals) -> u64);
+
 /// Ejections by DestinationRules, by service and port.
 fn outliers(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let all = traffic::totals();
-    let counters: [(&str, &str, fn(&traffic::Totals) -> u64); 2] = [
+    let counters: [Described; 2] = [
         (
             "isthmus_outlier_ejections",
             "Endpoints that were ejected by the outlierDetection of a DestinationRule",

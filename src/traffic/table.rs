@@ -140,7 +140,7 @@ impl Member {
 
 /// The same part of `whole` that `of` is of all numbers.
 fn scaled(of: u64, whole: u64) -> u64 {
-    let scaled = u128::from(of) * u128::from(whole) >> 64;
+    let scaled = (u128::from(of) * u128::from(whole)) >> 64;
     u64::try_from(scaled).unwrap_or(u64::MAX)
 }
 

@@ -36,6 +36,6 @@ impl Routed {
         let breaker = filter::circuit_breaker(of_rule.iter().chain(of_service));
         let Some(breaker) = breaker else { return Ok(None) };
         let (backend, _) = &self.plan.backend;
-        breaker.call(&backend.key, picked.address).map_err(Answer::of_filter)
+        breaker.call(&backend.key, picked.address).map_err(|answer| Answer::of_filter(*answer))
     }
 }
