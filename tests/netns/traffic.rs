@@ -78,7 +78,7 @@ fn connections_are_counted_without_a_waypoint() -> Result<()> {
         Ok(lines.iter().any(|(_, line)| limited(line)).then_some(()))
     })?;
     let mut passed = 0;
-    for address in lab.pod("details-v1")?.attachment.addresses.clone() {
+    for address in lab.pod("details-v1")?.attachment.addresses {
         let url = format!("http://{}/details/0", std::net::SocketAddr::new(address, 9080));
         ensure!(lab.curl("curl", &[&url])?.status == 0, "{url}");
         // Of nobody: plaintext has a bucket of its own.
