@@ -107,9 +107,9 @@ impl Places {
 }
 
 /// As agents count them: ready or not, each address once.
-fn count(slices: &[EndpointSlice]) -> HashMap<String, u32> {
+fn count(found: &[EndpointSlice]) -> HashMap<String, u32> {
     let mut counts: HashMap<String, u32> = HashMap::new();
-    for endpoint in slices.iter().flat_map(|slice| &slice.endpoints).flatten() {
+    for endpoint in found.iter().flat_map(|slice| &slice.endpoints).flatten() {
         if let Some(node) = endpoint.node_name.as_ref().filter(|node| !node.is_empty()) {
             *counts.entry(node.clone()).or_default() += 1;
         }
