@@ -282,7 +282,8 @@ fn clients_are_told_in_the_fields_that_the_policy_says() {
         for (headers, expected) in [(&passed, with_pass), (&answer.headers, with_refusal)] {
             let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
             let mut expected = expected.to_vec();
-            (names.sort(), expected.sort());
+            names.sort();
+            expected.sort();
             assert_eq!(names, expected, "{style}");
         }
         if let Some(state) = passed.get("ratelimit") {

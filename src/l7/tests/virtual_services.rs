@@ -155,7 +155,7 @@ async fn redirects_and_direct_responses_reach_nobody() {
     let mut client = client(&lab).await;
     let answer = client.get("/redirect?a").await;
     assert_eq!(
-        (answer.status.as_u16(), &*answer.headers["location"].to_str().unwrap()),
+        (answer.status.as_u16(), answer.headers["location"].to_str().unwrap()),
         (302, "http://other.example/x?a")
     );
     assert_eq!(answer.headers["x-rule"], "1");

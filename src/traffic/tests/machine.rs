@@ -123,11 +123,9 @@ async fn follows_the_model(
                 let state = models[index].state;
                 match (probes, result) {
                     (true, None) => models[index].state = State::Probing(false),
-                    (true, Some(good)) => {
-                        if good || !eject(&mut models, index, now(), most) {
-                            let model = &mut models[index];
-                            (model.state, model.row, model.returned) = (State::Serving, 0, now());
-                        }
+                    (true, Some(good)) if good || !eject(&mut models, index, now(), most) => {
+                        let model = &mut models[index];
+                        (model.state, model.row, model.returned) = (State::Serving, 0, now());
                     }
                     (false, Some(true)) if state == State::Serving => models[index].row = 0,
                     (false, Some(false)) if state == State::Serving => {
