@@ -48,7 +48,7 @@ metadata: {name: api, namespace: egress}
 spec:
   targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: api}]
   action: DENY
-  rules: [{to: [{operation: {methods: [DELETE]}}]}]
+  rules: [{to: [{operation: {methods: [DELETE], ports: ['80']}}]}]
 ";
 
 fn rule(ca: &str) -> String {

@@ -143,7 +143,7 @@ fn connections_are_shifted_by_weights() -> Result<()> {
     let subset = |name: &str| format!("{{name: {name}, labels: {{version: {name}}}}}");
     lab.manifests.apply(&format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: tcp-echo, namespace: bookinfo}}\n\
-         spec: {{selector: {{app: reviews}}, ports: [{{name: tcp, port: 9000, targetPort: 9080}}]}}\n---\n\
+         spec: {{clusterIP: 10.96.90.1, selector: {{app: reviews}}, ports: [{{name: tcp, port: 9000, targetPort: 9080}}]}}\n---\n\
          apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: tcp-echo, namespace: bookinfo}}\n\
          spec: {{host: tcp-echo, subsets: [{}, {}]}}\n",
         subset("v1"),
@@ -160,7 +160,7 @@ fn connections_are_shifted_by_weights() -> Result<()> {
              spec: {{hosts: [tcp-echo], tcp: [{{match: [{{port: 9000}}], route: [{routes}]}}]}}\n"
         )
     };
-    let url = "http://tcp-echo.bookinfo:9000/headers";
+    let url = "http://10.96.90.1:9000/headers";
     settle(&lab, "curl", &[url], 200)?;
     lab.manifests.apply(&rules(&to("v1", 100)))?;
     all_to(&lab, &[url], "v1")?;
