@@ -13,6 +13,7 @@ mod reply;
 mod reviews;
 mod server;
 mod settings;
+mod trouble;
 
 use std::sync::Arc;
 

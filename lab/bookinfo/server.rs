@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::reply::{self, Reply};
 use crate::settings::{Service, Settings};
-use crate::{authorize, details, echo, productpage, ratings, reviews};
+use crate::{authorize, details, echo, productpage, ratings, reviews, trouble};
 
 /// The longest request body that is read, in bytes: Bookinfo's own are a few dozen.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -43,20 +43,43 @@ async fn connection(stream: TcpStream, peer: SocketAddr, settings: Arc<Settings>
 }
 
 async fn answer(request: Request<Incoming>, peer: SocketAddr, settings: &Settings) -> Reply {
-    let line = format!("{} {} from {peer}", request.method(), request.uri());
+    let mut line = Line(format!("{} {} from {peer}: broken off", request.method(), request.uri()));
     let (parts, body) = request.into_parts();
     // Read to the end, so that a connection can be used again after a request whose body nobody needs.
     let reply = match Limited::new(body, BODY_LIMIT).collect().await {
         Ok(_) => dispatch(&parts, peer, settings).await,
         Err(error) => reply::plain(StatusCode::BAD_REQUEST, &format!("body: {error}")),
     };
-    println!("{line}: {}", reply.status().as_u16());
+    line.ends(reply.status());
     reply
+}
+
+/// The line of the log about a request, printed when it is over, whoever ended it.
+struct Line(String);
+
+impl Line {
+    fn ends(&mut self, status: StatusCode) {
+        let asked = self.0.strip_suffix("broken off").unwrap_or_default();
+        self.0 = format!("{asked}{}", status.as_u16());
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        println!("{}", self.0);
+    }
 }
 
 async fn dispatch(parts: &http::request::Parts, peer: SocketAddr, settings: &Settings) -> Reply {
     match parts.uri.path() {
-        "/health" => reply::plain(StatusCode::OK, "healthy"),
+        "/health" => return reply::plain(StatusCode::OK, "healthy"),
+        "/trouble" => return trouble::set(parts, peer),
+        _ => {}
+    }
+    if let Some(reply) = trouble::strikes().await {
+        return reply;
+    }
+    match parts.uri.path() {
         "/headers" => echo::headers(parts, peer, settings),
         path if path.starts_with("/check/") => authorize::answer(parts).await,
         _ => match settings.service {

@@ -194,7 +194,7 @@ fn is_counted(lab: &Lab) -> Result<()> {
         ("destination_service_name", "BlackHoleCluster"),
         ("response_flags", "BLACKHOLE"),
     ];
-    let counted = lab.metrics()?.sum("istio_tcp_connections_opened_total", &labels);
+    let counted = lab.metrics()?.sum("istio_tcp_connections_failed_total", &labels);
     ensure!(counted >= 5.0, "{counted} connections are counted");
     Ok(())
 }

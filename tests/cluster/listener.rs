@@ -1,4 +1,4 @@
-//! Servers of a test in the network of a pod: to the cluster, the pod serves.
+//! Servers of a test in the network of a pod: to the cluster, the pod serves. And servers outside of the cluster's nodes.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -34,7 +34,16 @@ pub fn listen(port: u16) -> Result<TcpListener> {
     let address = pod["status"]["podIP"].as_str().context("an address")?;
     let name = namespace_of(node, address)?.context("the pod's network namespace")?;
     let holder = std::fs::read_to_string(directory().join(format!("log/{node}-holder.pid")))?;
-    let network = File::open(format!("/proc/{}/root/run/netns/{name}", holder.trim()))?;
+    bind(File::open(format!("/proc/{}/root/run/netns/{name}", holder.trim()))?, port)
+}
+
+/// Listens on the machine that the nodes are attached to, which is no node and has no pods: 10.99.0.1.
+pub fn listen_outside(port: u16) -> Result<TcpListener> {
+    let holder = std::fs::read_to_string(directory().join("log/holder.pid"))?;
+    bind(File::open(format!("/proc/{}/ns/net", holder.trim()))?, port)
+}
+
+fn bind(network: File, port: u16) -> Result<TcpListener> {
     let listen = move || -> Result<TcpListener> {
         setns(network, CloneFlags::CLONE_NEWNET)?;
         Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?)
@@ -58,4 +67,19 @@ fn answer_one(mut stream: TcpStream, body: &str) -> std::io::Result<()> {
     stream.read(&mut [0; 4096]).map(drop)?;
     let length = body.len();
     write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+}
+
+/// The ports at which connections were accepted.
+pub type Seen = Arc<Mutex<Vec<u16>>>;
+
+/// Answers every request, and notes at which port it came.
+pub fn tell(listener: TcpListener, seen: &Seen) {
+    let seen = seen.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let port = stream.local_addr().map_or(0, |address| address.port());
+            seen.lock().push(port);
+            let _ = answer_one(stream, &format!("port {port}"));
+        }
+    });
 }
