@@ -183,10 +183,6 @@ impl Stage {
         let process = self.processes.iter().find(|it| it.name() == pod);
         process.map(Process::log).with_context(|| format!("no process in {pod}"))
     }
-
-    pub fn logs(&self) -> &Path {
-        self.lab.logs()
-    }
 }
 
 /// What runs in pods besides Bookinfo: program, arguments and port.
