@@ -7,7 +7,7 @@ pub mod forms;
 
 use serde_json::Value;
 
-pub use duration::parse_duration;
+pub use duration::{parse_duration, parse_istio_duration};
 use forms::Form;
 
 /// A field's path and what is wrong with it.

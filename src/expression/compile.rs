@@ -7,7 +7,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::{Attribute, Expression, ExpressionError, MAX_LENGTH};
 use crate::base::Str;
-use crate::base::schema::parse_duration;
+use crate::base::schema::parse_istio_duration;
 
 /// How deep an expression may be: parsers and evaluation recurse.
 const MAX_DEPTH: u16 = 32;
@@ -174,7 +174,7 @@ impl Compiler {
                 Ok(Node::Matches(Box::new(self.node(text, depth)?), regex))
             }
             ("duration", [Expr::Literal(LiteralValue::String(text))]) => {
-                let read = parse_duration(text.inner());
+                let read = parse_istio_duration(text.inner());
                 let nanoseconds = read.and_then(|it| i64::try_from(it.as_nanos()).ok());
                 let wrong = || unsupported(&format!("the duration {:?}", text.inner()));
                 nanoseconds.map(Node::Duration).ok_or_else(wrong)

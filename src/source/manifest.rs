@@ -292,6 +292,13 @@ fn at(place: &str, field: &str) -> String {
     }
 }
 
+/// What Istio's ingress and egress gateways listen for. Clients and services of a mesh never notice it.
+const ISTIO_GATEWAY: (&str, &str) = ("networking.istio.io", "Gateway");
+
+fn group(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
 /// Reads one object; `place` is its path in the document.
 fn read(value: Value, place: &str) -> Content {
     let field = |field: &str| at(place, field);
@@ -325,6 +332,13 @@ fn read(value: Value, place: &str) -> Content {
                  RequestAuthentication of security.istio.io/v1 are"
             );
             return refused(value, None, field("kind"), reason);
+        }
+        Recognised::Unsupported if (group(api_version), kind_name) == ISTIO_GATEWAY => {
+            let reason = format!(
+                "{api_version} Gateway is for gateways at the edge of a mesh, which Isthmus does not run; it is left to \
+                 their controller"
+            );
+            return ignored(&value, Severity::Note, reason);
         }
         Recognised::Unsupported => {
             let reason = format!("{api_version} {kind_name} is not supported and has no effect");

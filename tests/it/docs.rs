@@ -473,14 +473,16 @@ fn root() -> &'static Path {
 /// A test is named as `suite module::test`; a whole module of tests beside the code, or a fuzzer's target, may stand for its
 /// own.
 #[test]
-fn every_test_that_the_security_page_names_exists() {
-    let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
-    let named = page.split('`').skip(1).step_by(2).filter_map(|text| text.split_once(' '));
-    let tests: Vec<_> = named.filter(|(suite, _)| SUITES.contains(suite)).collect();
-    assert!(tests.len() > 20, "{tests:?}");
-    let missing: BTreeSet<_> =
-        tests.iter().filter(|(suite, path)| !is_there(suite, path)).collect();
-    assert!(missing.is_empty(), "docs/security.md names tests that do not exist: {missing:?}");
+fn every_test_that_pages_name_exists() {
+    for (path, at_least) in [("docs/security.md", 20), ("docs/virtual-services.md", 8)] {
+        let page = fs::read_to_string(root().join(path)).unwrap();
+        let named = page.split('`').skip(1).step_by(2).filter_map(|text| text.split_once(' '));
+        let tests: Vec<_> = named.filter(|(suite, _)| SUITES.contains(suite)).collect();
+        assert!(tests.len() > at_least, "{path}: {tests:?}");
+        let missing: BTreeSet<_> =
+            tests.iter().filter(|(suite, path)| !is_there(suite, path)).collect();
+        assert!(missing.is_empty(), "{path} names tests that do not exist: {missing:?}");
+    }
 }
 
 const SUITES: [&str; 5] = ["adversary", "netns", "cluster", "lib", "fuzz"];

@@ -142,8 +142,8 @@ impl Lab {
         for (name, pod) in &mut self.pods {
             pod.start(name, &self.programs, &self.logs)?;
         }
-        for process in self.pods.values_mut().filter_map(|pod| pod.process.as_mut()) {
-            process.wait_for_port(PORT)?;
+        for pod in self.pods.values_mut() {
+            pod.wait_until_it_listens()?;
         }
         Ok(())
     }
@@ -163,7 +163,7 @@ impl Lab {
             }
         }
         pod.start(name, &self.programs, &self.logs)?;
-        pod.process.as_mut().map_or(Ok(()), |process| process.wait_for_port(PORT))
+        pod.wait_until_it_listens()
     }
 
     /// Ends the program of a pod, which stays: connections to its port are refused.
@@ -177,7 +177,7 @@ impl Lab {
     pub fn start_program(&mut self, name: &str) -> Result<()> {
         let pod = self.pods.get_mut(name).ok_or_else(|| anyhow!("the lab has no pod {name}"))?;
         pod.start(name, &self.programs, &self.logs)?;
-        pod.process.as_mut().map_or(Ok(()), |process| process.wait_for_port(PORT))
+        pod.wait_until_it_listens()
     }
 
     /// Starts an agent on every node, with `more` at the end of its settings.
@@ -424,6 +424,12 @@ impl Lab {
 }
 
 impl Pod {
+    /// At once, if it has no program.
+    fn wait_until_it_listens(&mut self) -> Result<()> {
+        let port = self.plan.port.unwrap_or(PORT);
+        self.process.as_mut().map_or(Ok(()), |process| process.wait_for_port(port))
+    }
+
     /// Starts its program, if it has one.
     fn start(&mut self, name: &str, programs: &Programs, logs: &Path) -> Result<()> {
         if let Some("bookinfo") = self.plan.command.first().map(String::as_str) {

@@ -195,10 +195,10 @@ pub(super) fn accepted(view: &View<'_>, subject: &Subject, stored: &Stored) -> D
         Condition::fails(ACCEPTED, reason, all())
     } else if let Some(overruled) = complaints.iter().find(|it| it.field.is_empty()) {
         Condition::fails(ACCEPTED, "Conflicted", overruled.reason.clone())
-    } else if !complaints.is_empty() {
+    } else if complaints.iter().any(|it| it.severity != Severity::Note) {
         Condition::holds(ACCEPTED, "PartiallyInvalid", all())
     } else {
-        Condition::holds(ACCEPTED, "Accepted", "in force")
+        Condition::holds(ACCEPTED, "Accepted", told(complaints.iter().copied(), Some("in force")))
     };
     let status = json!({ "conditions": condition::list(&[condition], stored.generation()) });
     Desired { status, owned: &[ACCEPTED] }

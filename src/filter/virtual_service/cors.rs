@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 
 use super::StringMatch;
-use crate::base::schema::{Rule, parse_duration};
+use crate::base::schema::{Rule, parse_istio_duration};
 use crate::filter::{
     Answer, Cx, Fault, Filter, Flow, RequestHead, ResponseHead, RuleContext, Seen, TextMatch,
     header_modifier,
@@ -68,7 +68,7 @@ impl Filter for CorsPolicy {
     fn read(written: &Written, _rule: &dyn RuleContext) -> Result<Self, Fault> {
         let max_age = match &written.max_age {
             None => None,
-            Some(text) => match parse_duration(text) {
+            Some(text) => match parse_istio_duration(text) {
                 Some(time) => Some(HeaderValue::from(time.as_secs())),
                 None => {
                     let why = format!("{text:?} is not a duration such as 24h");

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::base::Str;
-use crate::base::schema::parse_duration;
+use crate::base::schema::parse_istio_duration;
 use crate::filter::grpc;
 use crate::filter::{Abort, Delay, Fault, Injection, Share};
 
@@ -92,7 +92,7 @@ impl WrittenDelay {
             return Err(Fault::field("delay.exponentialDelay", why));
         }
         let text = self.fixed_delay.as_deref().unwrap_or_default();
-        let time = parse_duration(text).filter(|it| *it >= Duration::from_millis(1));
+        let time = parse_istio_duration(text).filter(|it| *it >= Duration::from_millis(1));
         let Some(time) = time.filter(|time| *time <= Injection::LONGEST) else {
             let why = format!("{text:?} is not a duration from 1ms to 1h such as 500ms or 5s");
             return Err(Fault::field("delay.fixedDelay", why));

@@ -198,6 +198,6 @@ fn complain(cx: &mut Context<'_>, key: &ObjectKey, wish: &Wish) {
     } else if wish.demands().any(|demand| *demand == Demand::Mesh) {
         let reason = "the tunnels of the mesh are what ISTIO_MUTUAL asks for; where no tunnel leads, traffic for the host is \
                       refused rather than sent in the clear. Remove this, or say DISABLE, if that is not meant";
-        cx.complain(Severity::Warning, DestinationRule::KIND, key, field, reason.to_owned());
+        cx.complain(Severity::Note, DestinationRule::KIND, key, field, reason.to_owned());
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use crate::base::Str;
+use crate::base::schema::parse_istio_duration;
 use crate::ext_authz::may_set;
 use crate::model::{CheckBody, CheckProtocol, ExtAuthz, HttpCheck, ProviderService, StringMatch};
 use crate::policy::values;
@@ -144,10 +145,8 @@ fn port(port: u16) -> Result<u16, Wrong> {
 
 fn timeout(text: Option<&str>) -> Result<Duration, Wrong> {
     let Some(text) = text else { return Ok(TIMEOUT) };
-    let seconds = text.strip_suffix('s').and_then(|seconds| seconds.parse::<f64>().ok());
-    let read = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    read.filter(|timeout| !timeout.is_zero())
-        .ok_or_else(|| wrong("timeout", format!("{text:?} is no duration such as 1.5s")))
+    let read = parse_istio_duration(text).filter(|timeout| !timeout.is_zero());
+    read.ok_or_else(|| wrong("timeout", format!("{text:?} is no duration such as 1.5s")))
 }
 
 /// A refusal must look like one.

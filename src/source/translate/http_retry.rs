@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::Severity;
-use crate::base::schema::parse_duration;
+use crate::base::schema::parse_istio_duration;
 use crate::model::{Retry, RetryCondition, RetryOn};
 use crate::source::objects::HttpRetry;
 
@@ -110,7 +110,7 @@ impl Reading {
     /// One of at least a millisecond.
     fn duration(&mut self, field: &str, text: Option<&str>) -> Option<Duration> {
         let text = text?;
-        let read = parse_duration(text).filter(|read| *read >= Duration::from_millis(1));
+        let read = parse_istio_duration(text).filter(|read| *read >= Duration::from_millis(1));
         if read.is_none() {
             let reason =
                 format!("{text:?} is not a duration such as 1ms, 500ms or 10s; it is left out");

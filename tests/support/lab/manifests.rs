@@ -10,7 +10,8 @@ use anyhow::{Context, Result, anyhow};
 use serde_json::{Map, Value};
 
 /// Kinds without a namespace, of those that a lab meets.
-const CLUSTER_SCOPED: [&str; 2] = ["Namespace", "GatewayClass"];
+const CLUSTER_SCOPED: [&str; 5] =
+    ["Namespace", "GatewayClass", "Node", "ClusterRole", "ClusterRoleBinding"];
 
 /// The objects of a lab, in memory and on disk.
 pub struct Manifests {
@@ -32,7 +33,7 @@ impl Key {
         Self { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
-    fn of(object: &Value) -> Result<Self> {
+    pub fn of(object: &Value) -> Result<Self> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let metadata = &object["metadata"];
         let kind = text(&object["kind"]).ok_or_else(|| anyhow!("an object without a kind"))?;
@@ -96,6 +97,16 @@ impl Manifests {
         Ok(keys)
     }
 
+    /// `kubectl apply -n NAMESPACE`: objects that name no namespace are put into this one.
+    pub fn apply_in(&mut self, namespace: &str, yaml: &str) -> Result<Vec<Key>> {
+        let put = |object| {
+            let key = Key::of(&object)?;
+            self.put(key.clone(), object)?;
+            Ok(key)
+        };
+        placed_in(namespace, yaml)?.into_iter().map(put).collect()
+    }
+
     /// `kubectl delete`.
     pub fn delete(&mut self, key: &Key) -> Result<()> {
         self.objects.remove(key).ok_or_else(|| anyhow!("there is no {key} to delete"))?;
@@ -153,6 +164,21 @@ impl Manifests {
     pub fn remove(&self, name: &str) -> Result<()> {
         fs::remove_file(self.directory.join(name)).with_context(|| format!("remove {name}"))
     }
+}
+
+/// The objects of a text, of which those that name no namespace are put into this one.
+pub fn placed_in(namespace: &str, yaml: &str) -> Result<Vec<Value>> {
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(yaml).map_err(|error| anyhow!("{error}"))?;
+    let mut objects = Vec::new();
+    for mut object in documents.into_iter().filter(|document| !document.is_null()) {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        if !CLUSTER_SCOPED.contains(&kind) && object["metadata"]["namespace"].is_null() {
+            child(&mut object, "metadata")?["namespace"] = Value::from(namespace);
+        }
+        objects.push(object);
+    }
+    Ok(objects)
 }
 
 /// The object in a field, made when it is not there.

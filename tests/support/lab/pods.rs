@@ -19,6 +19,8 @@ pub struct Plan {
     pub network_namespace: String,
     /// The command line; empty when the manifest has none.
     pub command: Vec<String>,
+    /// The first port that the container declares.
+    pub port: Option<u16>,
     pub service_account: String,
 }
 
@@ -41,6 +43,7 @@ impl Plan {
             node: annotation(NODE)?,
             network_namespace: annotation(NETWORK_NAMESPACE)?,
             command: words.filter_map(Value::as_str).map(str::to_owned).collect(),
+            port: container["ports"][0]["containerPort"].as_u64().and_then(|it| it.try_into().ok()),
             service_account: pod["spec"]["serviceAccountName"]
                 .as_str()
                 .unwrap_or("default")

@@ -9,6 +9,7 @@ use http::HeaderName;
 use serde_json::Value;
 
 use crate::base::ObjectKey;
+use crate::base::schema::parse_istio_duration;
 use crate::ext_authz::may_set;
 use crate::jwt::{KeySource, Keys, KeysUri};
 use crate::model::{self, Action, ClaimHeader, Condition, IssuerKeys, Rule, TokenPlace, TokenRule};
@@ -141,11 +142,10 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// As Kubernetes writes durations of protobuf: seconds, as in `1.5s`.
+    /// At most `MAX_TIMEOUT`.
     fn timeout(&mut self, given: Option<&Value>) -> Duration {
         let Some(given) = given else { return TIMEOUT };
-        let seconds = given.as_str().and_then(|text| text.strip_suffix('s')?.parse().ok());
-        let read = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let read = given.as_str().and_then(parse_istio_duration);
         match read.filter(|read| !read.is_zero()) {
             Some(read) if read > MAX_TIMEOUT => {
                 self.warn("timeout", format!("is more than {MAX_TIMEOUT:?}, which holds instead"));

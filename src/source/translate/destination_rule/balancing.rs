@@ -2,13 +2,12 @@
 
 use std::fmt::Write;
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use http::HeaderName;
 
 use super::locality;
 use super::reading::Reading;
-use crate::base::schema::parse_duration;
+use crate::base::schema::parse_istio_duration;
 use crate::source::objects::{
     ConsistentHash, HttpCookie, LoadBalancer, LocalitySetting, Warmup as RawWarmup,
 };
@@ -179,10 +178,8 @@ impl Reading<'_, '_> {
         let HttpCookie { name, path, ttl, attributes } = written;
         let at = |field: &str| format!("{within}.httpCookie.{field}");
         let ttl = match ttl.as_deref() {
-            // Without a unit, as Istio writes zero.
-            Some("0") => Some(Duration::ZERO),
             Some(text) => {
-                let read = parse_duration(text);
+                let read = parse_istio_duration(text);
                 if read.is_none() {
                     let reason = format!(
                         "{text:?} is not a duration such as 0s, 10s or 1h; no cookie is set"

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::reading::Reading;
-use crate::base::schema::parse_duration;
+use crate::base::schema::parse_istio_duration;
 use crate::source::objects::{Kind, RetryBudget as Written};
 use crate::traffic::{LeastRetries, RetryBudget};
 
@@ -26,7 +26,7 @@ impl Reading<'_, '_> {
             self.error(&format!("{within}.percent"), reason);
         }
         let percent = if known { percent } else { default };
-        let interval = budget_interval.as_deref().map(|text| (text, parse_duration(text)));
+        let interval = budget_interval.as_deref().map(|text| (text, parse_istio_duration(text)));
         if let Some((text, None)) = interval {
             let reason =
                 format!("{text:?} is not a duration such as 0ms, 10s or 1m; it is left out");

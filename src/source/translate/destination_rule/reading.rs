@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Said;
 use super::baseline::Baseline;
 use crate::base::ObjectKey;
-use crate::base::schema::parse_duration;
+use crate::base::schema::parse_istio_duration;
 use crate::source::Severity;
 use crate::source::objects::{ConnectionPool, Kind, PortTrafficPolicy, RuleTrafficPolicy};
 use crate::source::translate::Context;
@@ -157,7 +157,7 @@ impl<'a, 'b> Reading<'a, 'b> {
     /// A duration of at least one millisecond.
     pub(super) fn duration(&mut self, field: &str, text: Option<&str>) -> Option<Duration> {
         let text = text?;
-        let read = parse_duration(text).filter(|duration| !duration.is_zero());
+        let read = parse_istio_duration(text).filter(|read| *read >= Duration::from_millis(1));
         if read.is_none() {
             let reason =
                 format!("{text:?} is not a duration such as 500ms, 10s or 1h; it is left out");

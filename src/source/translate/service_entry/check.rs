@@ -62,8 +62,8 @@ pub(super) fn complain_of_no_address(cx: &mut Context<'_>, entry: &Entry<'_>, ho
     };
     if entry.waypoint == Binding::None {
         let reason = format!(
-            "{missing}: the entry has no effect, and traffic to that name passes through as to any other outside of the \
-             mesh; {remedy}"
+            "{missing}: the entry has no effect, and traffic to that name passes through, or is refused where the mesh is \
+             REGISTRY_ONLY, as to any other outside of the mesh; {remedy}"
         );
         cx.warn::<ServiceEntry>(entry.key, "spec.addresses", reason);
     } else {

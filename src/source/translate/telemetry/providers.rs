@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::super::{Context, ext_authz};
 use crate::base::Str;
-use crate::base::schema::parse_duration;
+use crate::base::schema::parse_istio_duration;
 use crate::source::objects::{
     ConfigMap, FileAccessLog, LogFormat, OpenTelemetry, OtelAccessLog, OtlpHeader, OtlpHttp,
 };
@@ -234,7 +234,7 @@ impl Reader<'_, '_> {
 
     fn timeout(&mut self, written: Option<&str>) -> Duration {
         let Some(written) = written else { return Provider::TIMEOUT };
-        let read = parse_duration(written).filter(|timeout| !timeout.is_zero());
+        let read = parse_istio_duration(written).filter(|timeout| !timeout.is_zero());
         if read.is_none() {
             let reason = format!("{written:?} is not a duration; {:?} hold", Provider::TIMEOUT);
             self.tell("http.timeout", reason);

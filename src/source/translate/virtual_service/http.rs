@@ -13,7 +13,7 @@ use super::delegate::Written;
 use super::destination::{To, invalid};
 use super::matches::Read;
 use crate::base::Str;
-use crate::base::schema::parse_duration;
+use crate::base::schema::parse_istio_duration;
 use crate::filter::{
     self, CorsPolicy, DirectResponse, Filter, HttpFilter, Mirror, Operations, Percent, RedirectTo,
     RuleContext, Share, UriRewrite,
@@ -235,7 +235,7 @@ impl One<'_, '_, '_> {
             does.rewrites.extend(noted("rewrite", rewrite, &mut wrong).map(|it| (index, it)));
         }
         if let Some(text) = &written.timeout {
-            match parse_duration(text) {
+            match parse_istio_duration(text) {
                 Some(timeout) => does.timeouts.request = Some(timeout).filter(|it| !it.is_zero()),
                 None => {
                     let why = format!("{text:?} is not a duration such as 500ms or 10s");
