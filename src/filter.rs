@@ -209,6 +209,24 @@ pub struct Cx<'a> {
     pub level: Option<Level>,
 }
 
+#[cfg(test)]
+impl Cx<'_> {
+    /// Of a request that says nothing: to port 80 of `pod`, by nobody, from 10.0.0.1.
+    pub fn fixture() -> Self {
+        Self {
+            port: 80,
+            identity: None,
+            address: IpAddr::from([10, 0, 0, 1]),
+            service: None,
+            pod: "pod",
+            route: None,
+            spread: None,
+            claims: None,
+            level: None,
+        }
+    }
+}
+
 /// What a verified token says.
 pub trait Claims: Sync {
     /// The texts of a claim: by its name, or else by the path that dots part. Empty where the token does not say.

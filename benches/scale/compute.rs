@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use anyhow::{Context, Result, anyhow};
-use isthmus::base::{ObjectKey, TrustDomains};
+use isthmus::base::ObjectKey;
 use isthmus::source::objects::Kind;
 use isthmus::source::{Objects, TranslateSettings, Translator};
 use isthmus::world::{MeshNames, WorldStore};
@@ -18,21 +18,10 @@ use crate::objects::Size;
 const ROUNDS: u32 = 20;
 
 pub fn run(size: Size) -> Result<()> {
-    let domains = TrustDomains::new("cluster.local".into(), &[]);
-    let settings = TranslateSettings {
-        cluster: "Kubernetes".into(),
-        trust_domains: domains.clone(),
-        cluster_domain: "cluster.local".into(),
-        root_namespace: "istio-system".into(),
-        public_service_entries: Vec::new(),
-        tls_directory: None,
-        revisions: vec!["default".into()],
-        missing_waypoint: isthmus::config::MissingWaypoint::Refuse,
-        tracing: std::sync::Arc::default(),
-    };
+    let settings = TranslateSettings::default();
     let store = WorldStore::new(MeshNames {
-        trust_domains: domains,
-        root_namespace: "istio-system".into(),
+        trust_domains: settings.trust_domains.clone(),
+        root_namespace: settings.root_namespace.clone(),
     });
     let mut objects = Objects::default();
     let before = resident()?;

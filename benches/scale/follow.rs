@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use isthmus::base::{ObjectKey, TrustDomains};
+use isthmus::base::ObjectKey;
 use isthmus::source::kubernetes::client;
 use isthmus::source::{KubernetesSource, Source, TranslateSettings};
 use isthmus::world::{MeshNames, World, WorldStore};
@@ -30,19 +30,10 @@ const LONGEST_START: Duration = Duration::from_secs(600);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub async fn run(size: Size, kubeconfig: &Path) -> Result<()> {
-    let domains = TrustDomains::new("cluster.local".into(), &[]);
-    let names = MeshNames { trust_domains: domains.clone(), root_namespace: "istio-system".into() };
-    let settings = TranslateSettings {
-        cluster: "Kubernetes".into(),
-        trust_domains: domains,
-        cluster_domain: "cluster.local".into(),
-        root_namespace: "istio-system".into(),
-        public_service_entries: Vec::new(),
-        tls_directory: None,
-        revisions: vec!["default".into()],
-        missing_waypoint: isthmus::config::MissingWaypoint::Refuse,
-        tracing: std::sync::Arc::default(),
-    };
+    let settings = TranslateSettings::default();
+    let (trust_domains, root_namespace) =
+        (settings.trust_domains.clone(), settings.root_namespace.clone());
+    let names = MeshNames { trust_domains, root_namespace };
     let (store, cancel) = (WorldStore::new(names), CancellationToken::new());
     let (writer, begun, before) = (store.clone(), Instant::now(), usage()?);
     let source = KubernetesSource::new(Some(kubeconfig.to_owned()), settings);

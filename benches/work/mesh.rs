@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use http::Request;
-use isthmus::base::{ObjectKey, TrustDomains};
+use isthmus::base::ObjectKey;
 use isthmus::model::{HttpRule, Service, Workload};
 use isthmus::route::{self, Client, Head, Selection};
 use isthmus::source::objects::Kind;
@@ -30,25 +30,15 @@ pub struct Mesh {
 
 /// Where `web` has so many pods, with `more` objects.
 pub fn with(pods: usize, more: impl IntoIterator<Item = Value>) -> Result<Mesh> {
-    let trust_domains = TrustDomains::new("cluster.local".into(), &[]);
-    let mut translator = Translator::new(TranslateSettings {
-        cluster: "Kubernetes".into(),
-        trust_domains: trust_domains.clone(),
-        cluster_domain: "cluster.local".into(),
-        root_namespace: "istio-system".into(),
-        public_service_entries: Vec::new(),
-        tls_directory: None,
-        revisions: vec!["default".into()],
-        missing_waypoint: isthmus::config::MissingWaypoint::Refuse,
-        tracing: std::sync::Arc::default(),
-    });
+    let settings = TranslateSettings::default();
+    let mut translator = Translator::new(settings.clone());
     let mut objects = Objects::default();
     for value in shop(pods).into_iter().chain(more) {
         insert(&mut objects, &value)?;
     }
     let translation = translator.translate(&objects, None);
     ensure!(translation.complaints.is_empty(), "{:?}", translation.complaints);
-    let root_namespace = "istio-system".into();
+    let TranslateSettings { trust_domains, root_namespace, .. } = settings;
     let world =
         WorldStore::new(MeshNames { trust_domains, root_namespace }).publish(translation.mesh);
     let key = ObjectKey::new("shop", "web");

@@ -111,3 +111,18 @@ pub fn translate_settings(settings: &Settings) -> TranslateSettings {
         tracing: Arc::new(tracing(&settings.tracing)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+
+    #[test]
+    fn an_empty_file_means_what_translation_takes_by_default() {
+        let settings = Settings::parse("", &Overrides::default()).unwrap();
+        let default = TranslateSettings::default();
+        // How much is traced is nothing that objects are read by.
+        let tracing = default.tracing.clone();
+        assert_eq!(TranslateSettings { tracing, ..translate_settings(&settings) }, default);
+    }
+}

@@ -7,7 +7,6 @@ use hickory_proto::op::{Message, MessageType, ResponseCode};
 
 use super::resolve::{Asker, Place, Resolution, resolve};
 use super::server;
-use crate::base::TrustDomains;
 use crate::resolver::Protocol;
 use crate::source::{File, Objects, TranslateSettings, parse, translate};
 use crate::world::{MeshNames, World, WorldStore};
@@ -84,20 +83,10 @@ fn world() -> Arc<World> {
 }
 
 fn make_world() -> Arc<World> {
-    let trust_domains = TrustDomains::new("cluster.local".into(), &[]);
-    let settings = TranslateSettings {
-        cluster: "Kubernetes".into(),
-        trust_domains: trust_domains.clone(),
-        cluster_domain: "cluster.local".into(),
-        root_namespace: "istio-system".into(),
-        public_service_entries: Vec::new(),
-        tls_directory: None,
-        revisions: vec!["default".into()],
-        missing_waypoint: crate::config::MissingWaypoint::Refuse,
-        tracing: std::sync::Arc::default(),
-    };
+    let settings = TranslateSettings::default();
     let file = File { name: "fuzz.yaml".into(), documents: Ok(parse(MESH).into()) };
     let translation = translate(&Objects::from_files(&[file], &Objects::default()), &settings);
-    let names = MeshNames { trust_domains, root_namespace: settings.root_namespace };
+    let TranslateSettings { trust_domains, root_namespace, .. } = settings;
+    let names = MeshNames { trust_domains, root_namespace };
     WorldStore::new(names).publish(translation.mesh)
 }

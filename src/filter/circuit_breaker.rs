@@ -377,20 +377,7 @@ mod tests {
     fn pass(breaker: &CircuitBreaker, port: u16) -> Flow {
         let (uri, mut headers) = (Uri::from_static("/"), HeaderMap::new());
         let mut head = RequestHead { method: &Method::GET, uri: &uri, headers: &mut headers };
-        let address = "10.0.0.1".parse().unwrap();
-        let (service, pod) = (None, "");
-        let cx = Cx {
-            port,
-            identity: None,
-            address,
-            service,
-            pod,
-            route: None,
-            spread: None,
-            claims: None,
-            level: None,
-        };
-        breaker.request(&mut head, &cx)
+        breaker.request(&mut head, &Cx { port, ..Cx::fixture() })
     }
 
     fn held(flow: Flow) -> Held {

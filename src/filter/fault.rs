@@ -269,19 +269,7 @@ mod tests {
         let mut headers = HeaderMap::from_iter([user]);
         let uri = Uri::from_static("/");
         let mut head = RequestHead { method: &Method::GET, uri: &uri, headers: &mut headers };
-        let address = "10.0.0.1".parse().unwrap();
-        let cx = Cx {
-            port: 80,
-            identity: None,
-            address,
-            service: None,
-            pod: "",
-            route: None,
-            spread: None,
-            claims: None,
-            level: None,
-        };
-        fault.request(&mut head, &cx)
+        fault.request(&mut head, &Cx::fixture())
     }
 
     #[test]

@@ -299,18 +299,7 @@ mod tests {
     fn open(limit: &TcpRateLimit, account: &str, address: &str) -> Opened {
         let identity = Identity::new("td", account, "a");
         let (identity, address) = (Some(&identity), address.parse().unwrap());
-        let (service, route, claims) = (None, None, None);
-        let cx = Cx {
-            port: 80,
-            identity,
-            address,
-            service,
-            pod: "p",
-            route,
-            spread: None,
-            claims,
-            level: None,
-        };
+        let cx = Cx { identity, address, ..Cx::fixture() };
         let mut opened = Opened::default();
         limit.open(&cx, &mut opened);
         opened

@@ -20,21 +20,6 @@ impl RuleContext for AnyRule {
     }
 }
 
-fn cx() -> Cx<'static> {
-    let address = "10.0.0.1".parse().unwrap();
-    Cx {
-        port: 80,
-        identity: None,
-        address,
-        service: None,
-        pod: "",
-        route: None,
-        spread: None,
-        claims: None,
-        level: None,
-    }
-}
-
 /// All samples, each read by itself, with the field they stand in.
 fn filters() -> Vec<(&'static str, HttpFilter)> {
     let of_routes = samples().into_iter().map(|(row, sample)| (row.field, read(row, sample)));
@@ -88,7 +73,7 @@ fn undeclared(
     for (method, uri, before) in heads() {
         let mut headers = before.clone();
         let mut head = RequestHead { method: &method, uri: &uri, headers: &mut headers };
-        request(&mut head, &cx());
+        request(&mut head, &Cx::fixture());
         found.extend(changed(&before, &headers));
     }
     found.retain(|name| !volatile.contains(name));
@@ -184,7 +169,7 @@ fn filters_that_answer_always_say_so() {
         let answers = heads().into_iter().filter(|(method, uri, headers)| {
             let mut headers = headers.clone();
             let mut head = RequestHead { method, uri, headers: &mut headers };
-            matches!(filter.request(&mut head, &cx()), Flow::Answer(_))
+            matches!(filter.request(&mut head, &Cx::fixture()), Flow::Answer(_))
         });
         assert!(!row.answers || answers.count() == heads().len(), "{}", row.name);
     }

@@ -23,7 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the task of a connection may hold, in bytes, besides what is on its way: with both of its nodes and the copies
 /// in the kernel this keeps an idle connection below 8 KiB.
-const CONNECTION_BUDGET: usize = 3 * 1024 + 256;
+const CONNECTION_BUDGET: usize = 3 * 1024;
 /// The same for a tunnel, with its TLS and HTTP/2 states; it carries many connections.
 const TUNNEL_BUDGET: usize = 8 * 1024;
 

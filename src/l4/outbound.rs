@@ -144,13 +144,16 @@ impl Proxy {
     }
 
     /// Copies until both sides have ended, or until a change no longer permits connections like this one to the service.
-    async fn copy<S: Duplex>(
+    ///
+    /// Whatever the copy does not need is gone before it begins, and no argument is moved in it: a future holds both the argument and
+    /// what it is moved to, as long as it lasts.
+    fn copy<S: Duplex>(
         &self,
         outbound: Outbound,
         reached: Reached,
         service: Option<&Arc<Service>>,
         whole: impl FnOnce(TcpStream) -> S,
-    ) {
+    ) -> impl Future<Output = ()> {
         let Reached { upstream, picked, permit, tls } = reached;
         let (policy, notes) = permit.map(|it| (it.policy, it.notes)).unwrap_or_default();
         let start = ConnectionStart {
@@ -162,28 +165,33 @@ impl Proxy {
         let record = self.shared.telemetry.connection(start).within(Some(&self.room));
         let mut record = record.traced(self.span(&outbound.client, service));
         let Outbound { accepted, client, mut dialled, port, subset } = outbound;
-        let Accepted { stream, peer, place: _place } = accepted;
+        let Accepted { stream, peer, place } = accepted;
+        let stream = whole(stream);
         dialled.set_port(port);
-        let from = Downstream { client: &client, address: peer, sockets: &self.sockets };
-        let denied = async {
-            // In memory of their own, since they are larger than what most connections need besides.
-            let Some(service) = service else {
-                return Box::pin(self.until_unregistered(dialled)).await;
+        async move {
+            // Held until the end.
+            let _ = &place;
+            let from = Downstream { client: &client, address: peer, sockets: &self.sockets };
+            let denied = async {
+                // In memory of their own, since they are larger than what most connections need besides.
+                let Some(service) = service else {
+                    return Box::pin(self.until_unregistered(dialled)).await;
+                };
+                let subset = subset.as_deref();
+                let ask = Ask { service: Asked::Decided(service), dialled, subset };
+                Box::pin(self.reach.until_denied(&from, &ask, (&picked, tls.as_ref()))).await
             };
-            let subset = subset.as_deref();
-            let ask = Ask { service: Asked::Decided(service), dialled, subset };
-            Box::pin(self.reach.until_denied(&from, &ask, (&picked, tls.as_ref()))).await
-        };
-        let copied = tokio::select! {
-            copied = sock::copy_bidirectional(whole(stream), upstream, &record) => copied,
-            denied = denied => {
-                return record.fail(denied.reason, cut_after_a_change(&denied.why));
-            }
-            over = reach::until_over(picked.limits(), || record.carried()) => {
-                return record.fail(over.reason, over.why);
-            }
-        };
-        deliver::finish(copied, &mut record);
+            let copied = tokio::select! {
+                copied = sock::copy_bidirectional(stream, upstream, &record) => copied,
+                denied = denied => {
+                    return record.fail(denied.reason, cut_after_a_change(&denied.why));
+                }
+                over = reach::until_over(picked.limits(), || record.carried()) => {
+                    return record.fail(over.reason, over.why);
+                }
+            };
+            deliver::finish(copied, &mut record);
+        }
     }
 
     /// Returns when the workload may no longer connect to an address that no service has (`outboundTrafficPolicy`).

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use crate::base::{FastMap, Str};
+use crate::base::{HintKey, Hints};
 use crate::model::{AuthorizationPolicy, TokenText};
 use blocks::Blocks;
 use needs::{Extractor, Field, Fits, Literal, Need};
@@ -62,13 +62,13 @@ pub(super) struct Index {
     /// Rules that are always evaluated.
     pub(super) always: Span,
     /// By namespace and service account.
-    pub(super) accounts: FastMap<Str, FastMap<Str, Span>>,
+    pub(super) accounts: Hints<Span>,
     /// Open at an end.
     pub(super) principals: Texts,
     pub(super) namespaces: Texts,
     pub(super) sources: Blocks,
     pub(super) destinations: Blocks,
-    pub(super) ports: FastMap<u16, Span>,
+    pub(super) ports: Hints<Span>,
     /// All that is filed under something of HTTP.
     pub(super) http: Span,
     pub(super) paths: Texts,
@@ -174,12 +174,13 @@ impl Index {
         self.filed.note(*field);
         match (field, fits) {
             (Field::Account, Fits::Account(account)) => {
-                let of_namespace = self.accounts.entry(account.namespace.clone()).or_default();
-                of_namespace.insert(account.name.clone(), span);
+                self.accounts.file(HintKey::Texts(&account.namespace, &account.name), span);
             }
             (Field::Source, Fits::In(block)) => self.sources.add(*block, span),
             (Field::Destination, Fits::In(block)) => self.destinations.add(*block, span),
-            (Field::Port, Fits::Port(port)) => _ = self.ports.insert(*port, span),
+            (Field::Port, Fits::Port(port)) => {
+                self.ports.file(HintKey::Numbers((*port).into(), 0), span);
+            }
             (Field::Principal, _) => self.principals.add(fits, span),
             (Field::Namespace, _) => self.namespaces.add(fits, span),
             (Field::Path, _) => {

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use super::bearer::Bearer;
 use super::facts::{Facts, RequestFacts};
 use super::index::{Index, See, Texts, Unit, hosts};
-use crate::base::{Identity, alike};
+use crate::base::{HintKey, Identity, alike};
 
 /// Shows each rule that may match, some of them twice, until `see` breaks off. `refuses` as in [`Index::of`].
 pub(super) fn each(
@@ -40,12 +40,7 @@ pub(super) fn each(
 }
 
 fn client(index: &Index, who: &Identity, see: See<'_>) -> ControlFlow<()> {
-    if !index.accounts.is_empty()
-        && let Some(accounts) = index.accounts.get(&who.namespace)
-        && let Some(span) = accounts.get(&who.service_account)
-    {
-        see(*span)?;
-    }
+    index.accounts.find(HintKey::Texts(&who.namespace, &who.service_account), &mut *see)?;
     if index.filed.principals {
         index.principals.find(&who.principal(), see)?;
     }
@@ -63,9 +58,7 @@ fn destination(index: &Index, facts: &Facts<'_>, see: See<'_>) -> ControlFlow<()
     }
     if index.filed.ports {
         for port in facts.destination.ports() {
-            if let Some(span) = index.ports.get(&port) {
-                see(*span)?;
-            }
+            index.ports.find(HintKey::Numbers(port.into(), 0), &mut *see)?;
         }
     }
     ControlFlow::Continue(())
@@ -82,7 +75,11 @@ fn http(
         index.methods.find(request.request.method.as_str(), see)?;
     }
     if index.filed.hosts {
-        match hosts::name(request.request.host) {
+        let host = request.request.host;
+        // Most are written as they are filed, and what is found by them often decides.
+        index.hosts.find(host, see)?;
+        match hosts::name(host) {
+            Some(name) if name == host => {}
             Some(name) => index.hosts.find(&name, see)?,
             None => see(index.any_host)?,
         }

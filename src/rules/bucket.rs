@@ -2,11 +2,12 @@
 //! header, a query parameter or the method, which most of them demand.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use http::{HeaderName, Method};
 
-use super::matching::{self, Head};
-use crate::base::{FastMap, Str};
+use super::matching::{self, Head, Known};
+use crate::base::{FastMap, HintKey, Hints, Str};
 use crate::filter::sent_text;
 use crate::model::{HttpMatch, TextMatch};
 
@@ -25,7 +26,9 @@ pub(super) struct Bucket {
 #[derive(Debug)]
 struct Split {
     by: By,
-    of: FastMap<Str, Bucket>,
+    /// Places of buckets, by the value.
+    places: Hints<u32>,
+    buckets: Vec<Bucket>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,11 +45,13 @@ pub(super) struct Search<'a, F> {
     pub(super) fulfils: F,
     /// The best so far.
     pub(super) best: u32,
+    /// The header that was looked up last, and its text.
+    pub(super) known: Known<'a>,
 }
 
-impl<'a, F: Fn(u32) -> bool> Search<'a, F> {
+impl<'a, F: Fn(u32, &Known<'a>) -> bool> Search<'a, F> {
     pub(super) fn new(head: &'a Head<'a>, fulfils: F) -> Self {
-        Self { head, fulfils, best: u32::MAX }
+        Self { head, fulfils, best: u32::MAX, known: None }
     }
 }
 
@@ -62,36 +67,73 @@ impl Bucket {
                 }
                 None => true,
             });
-            let of = of.into_iter().map(|(value, matches)| (value, Self::of(matches))).collect();
-            Box::new(Split { by, of })
+            Box::new(Split::of(by, of))
         });
         let listed = matches.into_iter().map(|(rank, _)| rank).collect();
         Self { listed, split }
     }
 
-    pub(super) fn search<F: Fn(u32) -> bool>(&self, search: &mut Search<'_, F>) {
+    pub(super) fn search<'a, F>(&'a self, search: &mut Search<'a, F>)
+    where
+        F: Fn(u32, &Known<'a>) -> bool,
+    {
         for rank in &self.listed {
             if *rank >= search.best {
                 break;
             }
-            if (search.fulfils)(*rank) {
+            if (search.fulfils)(*rank, &search.known) {
                 search.best = *rank;
                 break;
             }
         }
-        if let Some(bucket) = self.split.as_ref().and_then(|split| split.find(search.head)) {
-            bucket.search(search);
+        if let Some(split) = &self.split {
+            split.search(search);
         }
     }
 }
 
 impl Split {
-    fn find(&self, head: &Head<'_>) -> Option<&Bucket> {
-        match &self.by {
-            By::Method => self.of.get(head.method.as_str()),
-            By::Header(name) => self.of.get(&*sent_text(head.headers, name)?),
-            By::Query(name) => self.of.get(&*matching::parameter(name, head.query)?),
+    fn of(by: By, filed: FastMap<Str, Vec<(u32, &HttpMatch)>>) -> Self {
+        let mut split = Self { by, places: Hints::default(), buckets: Vec::new() };
+        for ((value, matches), place) in filed.into_iter().zip(0u32..) {
+            split.places.file(HintKey::Bytes(value.as_bytes()), place);
+            split.buckets.push(Bucket::of(matches));
         }
+        split
+    }
+
+    fn search<'a, F>(&'a self, search: &mut Search<'a, F>)
+    where
+        F: Fn(u32, &Known<'a>) -> bool,
+    {
+        let head = search.head;
+        match &self.by {
+            By::Method => self.search_of(head.method.as_str(), search),
+            By::Header(name) => {
+                // Matches compare it once more.
+                let Some(text) = sent_text(head.headers, name) else { return };
+                let (search_of, known) = (text.clone(), Some((name, text)));
+                search.known = known;
+                self.search_of(&search_of, search);
+            }
+            By::Query(name) => {
+                if let Some(value) = matching::parameter(name, head.query) {
+                    self.search_of(&value, search);
+                }
+            }
+        }
+    }
+
+    fn search_of<'a, F>(&'a self, value: &str, search: &mut Search<'a, F>)
+    where
+        F: Fn(u32, &Known<'a>) -> bool,
+    {
+        let _ = self.places.find(HintKey::Bytes(value.as_bytes()), |place| {
+            if let Some(bucket) = self.buckets.get(place as usize) {
+                bucket.search(search);
+            }
+            ControlFlow::Continue(())
+        });
     }
 }
 

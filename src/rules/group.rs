@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::bucket::Search;
 use super::compiled::{Compilations, Compiled};
-use super::matching::{self, Head};
+use super::matching::{self, Head, Known};
 use super::paths::Paths;
 use super::precedence::Order;
 use crate::base::{FastMap, ObjectKey};
@@ -158,9 +158,9 @@ impl<'a> Rules<'a> {
     /// The route, and the place of the rule in it, whose match takes precedence among those that the request fulfils.
     pub fn find(&self, head: &Head<'_>) -> Option<(&'a Arc<HttpRoute>, usize)> {
         let Self { routes, order, .. } = *self;
-        let fulfils = |rank| {
+        let fulfils = |rank, known: &Known<'_>| {
             let matched = order.at(rank).and_then(|place| place.of(routes));
-            matched.is_some_and(|matched| matching::matches(matched, head))
+            matched.is_some_and(|matched| matching::matches(matched, head, known))
         };
         let mut search = Search::new(head, fulfils);
         self.paths.iter().flatten().for_each(|paths| paths.search(&mut search));

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::header::HOST;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 
 use crate::base::{Bits, Identity, Str};
 use crate::filter::{matches_whole, sent_text};
-use crate::model::{HttpMatch, MoreMatch, PathMatch, TextMatch, Without};
+use crate::model::{HeaderMatch, HttpMatch, MoreMatch, PathMatch, TextMatch, Without};
 
 /// The parts of a request's head that routes match.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,9 @@ pub struct Head<'a> {
     pub headers: &'a HeaderMap,
     pub client: Client<'a>,
 }
+
+/// A header of the request, with its text.
+pub(super) type Known<'a> = Option<(&'a HeaderName, Cow<'a, str>)>;
 
 /// Who asks, as far as VirtualServices match it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,10 +44,15 @@ pub enum Who<'a> {
     Peer(IpAddr, &'a Identity),
 }
 
-pub(super) fn matches(rule: &HttpMatch, head: &Head<'_>) -> bool {
+/// `known`: a header that was looked up already.
+pub(super) fn matches(rule: &HttpMatch, head: &Head<'_>, known: &Known<'_>) -> bool {
+    let fits = |header: &HeaderMatch| match known {
+        Some((name, text)) if **name == header.name => header.value.matches(text),
+        _ => header.matches(head.headers),
+    };
     path_matches(&rule.path, head.path)
         && rule.method.as_ref().is_none_or(|method| method == head.method)
-        && rule.headers.iter().all(|header| header.matches(head.headers))
+        && rule.headers.iter().all(fits)
         && rule.query.iter().all(|(name, wanted)| query_matches(name, wanted, head.query))
         && rule.more.as_ref().is_none_or(|more| more_matches(more, head))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::bucket::{Bucket, Search};
+use super::matching::Known;
 use crate::base::{FastMap, Str};
 use crate::model::{HttpMatch, PathMatch, TextMatch};
 
@@ -55,7 +56,10 @@ impl Paths {
     }
 
     /// The longer path comes first mostly, and the rank decides in any case.
-    pub(super) fn search<F: Fn(u32) -> bool>(&self, search: &mut Search<'_, F>) {
+    pub(super) fn search<'a, F>(&'a self, search: &mut Search<'a, F>)
+    where
+        F: Fn(u32, &Known<'a>) -> bool,
+    {
         if !self.exact.is_empty()
             && let Some(bucket) = self.exact.get(search.head.path)
         {
@@ -110,7 +114,10 @@ impl Trie {
     }
 
     /// Down along the path, and up again from the longest prefix.
-    fn search<F: Fn(u32) -> bool>(&self, search: &mut Search<'_, F>) {
+    fn search<'a, F>(&'a self, search: &mut Search<'a, F>)
+    where
+        F: Fn(u32, &Known<'a>) -> bool,
+    {
         let Some(mut node) = self.0.first() else { return };
         for segment in search.head.path.split('/') {
             let next = node.children.get(segment).and_then(|next| self.0.get(*next));

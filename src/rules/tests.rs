@@ -56,7 +56,7 @@ fn scanned(routes: &[Arc<HttpRoute>], port: u16, head: &Head<'_>) -> Option<(Rou
     if kind == RouteKind::Virtual {
         let age = |route: &HttpRoute| if route.created == 0 { i64::MAX } else { route.created };
         let held = of_kind.min_by_key(|route| (age(route), route.key.clone()))?;
-        let fulfils = |rule: &HttpRule| rule.matches.iter().any(|it| matches(it, head));
+        let fulfils = |rule: &HttpRule| rule.matches.iter().any(|it| matches(it, head, &None));
         let first = held.rules.iter().position(fulfils);
         return Some((kind, first.map(|rule| (held.key.clone(), rule))));
     }
@@ -64,7 +64,7 @@ fn scanned(routes: &[Arc<HttpRoute>], port: u16, head: &Head<'_>) -> Option<(Rou
         let rules = route.rules.iter().enumerate();
         rules.flat_map(move |(number, rule)| rule.matches.iter().map(move |it| (route, number, it)))
     });
-    let fulfilled = candidates.filter(|(_, _, matched)| matches(matched, head));
+    let fulfilled = candidates.filter(|(_, _, matched)| matches(matched, head, &None));
     let best = fulfilled.reduce(|best, other| if precedes(other, best) { other } else { best });
     Some((kind, best.map(|(route, number, _)| (route.key.clone(), number))))
 }

@@ -196,20 +196,8 @@ mod tests {
         let filter = spec.filters(&Policy).remove(0).unwrap();
         let HttpFilter::TcpRateLimit(limit) = filter else { panic!("{filter:?}") };
         let (identity, service) = (Identity::new("td", "ns", "a"), ObjectKey::new("shop", "a"));
-        let address = "10.0.0.1".parse().unwrap();
         let (identity, service) = (Some(&identity), Some(&service));
-        let (route, claims) = (None, None);
-        let cx = Cx {
-            port: 80,
-            identity,
-            address,
-            service,
-            pod: "p",
-            route,
-            spread: None,
-            claims,
-            level: None,
-        };
+        let cx = Cx { identity, service, ..Cx::fixture() };
         let mut opened = Opened::default();
         limit.open(&cx, &mut opened);
         opened.meter.unwrap()

@@ -3,7 +3,7 @@
 
 use super::manifest::Content;
 use super::{File, Objects, TranslateSettings, Translation, parse, translate};
-use crate::base::{ObjectKey, TrustDomains};
+use crate::base::ObjectKey;
 
 /// A neighbour's object, which must be in force whatever stands beside it.
 const NEIGHBOUR: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
@@ -60,19 +60,5 @@ fn file(name: &str, text: &str) -> File {
 }
 
 fn translated(objects: &Objects) -> Translation {
-    translate(objects, &settings())
-}
-
-fn settings() -> TranslateSettings {
-    TranslateSettings {
-        cluster: "Kubernetes".into(),
-        trust_domains: TrustDomains::new("cluster.local".into(), &[]),
-        cluster_domain: "cluster.local".into(),
-        root_namespace: "istio-system".into(),
-        public_service_entries: Vec::new(),
-        tls_directory: None,
-        revisions: vec!["default".into()],
-        missing_waypoint: crate::config::MissingWaypoint::Refuse,
-        tracing: std::sync::Arc::default(),
-    }
+    translate(objects, &TranslateSettings::default())
 }

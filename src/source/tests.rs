@@ -5,20 +5,6 @@ use std::path::PathBuf;
 use super::*;
 use crate::base::ObjectKey;
 
-pub(super) fn settings() -> TranslateSettings {
-    TranslateSettings {
-        cluster: "Kubernetes".into(),
-        trust_domains: crate::base::TrustDomains::new("cluster.local".into(), &[]),
-        cluster_domain: "cluster.local".into(),
-        root_namespace: "istio-system".into(),
-        public_service_entries: Vec::new(),
-        tls_directory: None,
-        revisions: vec!["default".into()],
-        missing_waypoint: crate::config::MissingWaypoint::Refuse,
-        tracing: std::sync::Arc::default(),
-    }
-}
-
 pub(super) fn key(text: &str) -> ObjectKey {
     let (namespace, name) = text.split_once('/').unwrap_or(("", text));
     ObjectKey::new(namespace, name)
@@ -29,7 +15,7 @@ pub(super) fn file(name: &str, text: &str) -> File {
 }
 
 pub(crate) fn translated(text: &str) -> Translation {
-    translated_with(text, &settings())
+    translated_with(text, &TranslateSettings::default())
 }
 
 pub(super) fn objects(text: &str) -> Objects {
@@ -45,7 +31,7 @@ fn golden(name: &str) {
     let file_name = format!("{name}.yaml");
     let text = std::fs::read_to_string(folder.join(&file_name)).expect("the golden input is there");
     let objects = Objects::from_files(&[file(&file_name, &text)], &Objects::default());
-    let translation = translate(&objects, &settings());
+    let translation = translate(&objects, &TranslateSettings::default());
     let complaints: Vec<String> = translation.complaints.iter().map(in_words).collect();
     let mut insta = insta::Settings::clone_current();
     insta.set_snapshot_path(folder);
@@ -157,12 +143,12 @@ fn unreadable_documents() {
 #[test]
 fn the_translation_is_a_function_of_the_objects() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/source");
-    let one = check(&folder, &settings()).expect("the directory is there");
-    let two = check(&folder, &settings()).expect("the directory is there");
+    let one = check(&folder, &TranslateSettings::default()).expect("the directory is there");
+    let two = check(&folder, &TranslateSettings::default()).expect("the directory is there");
     assert!(one.says_the_same_as(&two));
     assert!(!one.mesh.workloads.is_empty());
     assert!(one.complaints.is_sorted());
-    assert!(check(&folder.join("missing"), &settings()).is_err());
+    assert!(check(&folder.join("missing"), &TranslateSettings::default()).is_err());
 }
 
 #[test]
@@ -177,7 +163,8 @@ fn routes_that_did_not_change_go_on_where_they_were() {
         )
     };
     let turn = |translation: &Translation| translation.mesh.routes[0].rules[0].turn.clone();
-    let (mut objects, mut translator) = (Objects::default(), Translator::new(settings()));
+    let (mut objects, mut translator) =
+        (Objects::default(), Translator::new(TranslateSettings::default()));
     let mut follow = |text: String| {
         let now = Objects::from_files(&[file("test.yaml", &text)], &objects);
         let changed = now.differing(&std::mem::replace(&mut objects, now.clone()));

@@ -78,6 +78,23 @@ pub struct TranslateSettings {
     pub tracing: Arc<Tracing>,
 }
 
+/// What an empty file of settings gives ([`crate::config`]): the mesh of tests and benches. A test of `app` compares them.
+impl Default for TranslateSettings {
+    fn default() -> Self {
+        Self {
+            cluster: "Kubernetes".into(),
+            trust_domains: TrustDomains::new("cluster.local".into(), &[]),
+            cluster_domain: "cluster.local".into(),
+            root_namespace: "istio-system".into(),
+            public_service_entries: Vec::new(),
+            tls_directory: None,
+            revisions: vec!["default".into()],
+            missing_waypoint: MissingWaypoint::Refuse,
+            tracing: Arc::default(),
+        }
+    }
+}
+
 /// The mesh, and what is wrong with the objects.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Translation {

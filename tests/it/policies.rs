@@ -203,15 +203,8 @@ fn shop() -> Vec<Value> {
 fn with(more: &[Value]) -> (Arc<World>, Vec<String>) {
     let trust_domains = TrustDomains::new("cluster.local".into(), &["old".into()]);
     let mut translator = Translator::new(TranslateSettings {
-        cluster: "Kubernetes".into(),
         trust_domains: trust_domains.clone(),
-        cluster_domain: "cluster.local".into(),
-        root_namespace: "istio-system".into(),
-        public_service_entries: Vec::new(),
-        tls_directory: None,
-        revisions: vec!["default".into()],
-        missing_waypoint: isthmus::config::MissingWaypoint::Refuse,
-        tracing: Arc::default(),
+        ..TranslateSettings::default()
     });
     let mut objects = Objects::default();
     for value in shop().iter().chain(more) {

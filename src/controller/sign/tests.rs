@@ -28,7 +28,6 @@ use tonic::Code;
 use tonic::codegen::Service;
 
 use super::Server;
-use crate::base::TrustDomains;
 use crate::config::{Overrides, Settings};
 use crate::controller::Context;
 use crate::controller::ca::Authorities;
@@ -144,17 +143,7 @@ impl Lab {
             trust_domain: settings.trust_domain.clone(),
             cluster_domain: settings.cluster_domain.clone(),
             replica: "controller".into(),
-            translate: TranslateSettings {
-                cluster: settings.cluster.clone(),
-                trust_domains: TrustDomains::new(settings.trust_domain.clone(), &[]),
-                cluster_domain: settings.cluster_domain.clone(),
-                root_namespace: settings.root_namespace.clone(),
-                public_service_entries: Vec::new(),
-                tls_directory: None,
-                revisions: vec!["default".into()],
-                missing_waypoint: crate::config::MissingWaypoint::Refuse,
-                tracing: std::sync::Arc::default(),
-            },
+            translate: TranslateSettings::default(),
             telemetry: Telemetry::without_log(),
         });
         let authorities: Authorities = authorities();

@@ -6,25 +6,11 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::*;
-use crate::base::{ObjectKey, TrustDomains};
+use crate::base::ObjectKey;
 use crate::source::objects::{Kind, Recognised};
 use crate::source::{File, parse, translate};
 
 mod plans;
-
-fn settings() -> TranslateSettings {
-    TranslateSettings {
-        cluster: "Kubernetes".into(),
-        trust_domains: TrustDomains::new("cluster.local".into(), &[]),
-        cluster_domain: "cluster.local".into(),
-        root_namespace: "istio-system".into(),
-        public_service_entries: Vec::new(),
-        tls_directory: None,
-        revisions: vec!["default".into()],
-        missing_waypoint: crate::config::MissingWaypoint::Refuse,
-        tracing: std::sync::Arc::default(),
-    }
-}
 
 fn stored(text: &str) -> BTreeMap<Subject, Stored> {
     let mut all = BTreeMap::new();
@@ -54,13 +40,13 @@ fn stored(text: &str) -> BTreeMap<Subject, Stored> {
 fn desires(text: &str) -> Desires {
     let file = File { name: "test.yaml".into(), documents: Ok(parse(text).into()) };
     let objects = Objects::from_files(&[file], &Objects::default());
-    let translation = translate(&objects, &settings());
+    let translation = translate(&objects, &TranslateSettings::default());
     let stored = stored(text);
     let served: Vec<SubjectKind> = SubjectKind::all().collect();
     desired(&View {
         objects: &objects,
         translation: &translation,
-        settings: &settings(),
+        settings: &TranslateSettings::default(),
         stored: &stored,
         served: &served,
     })
@@ -152,12 +138,12 @@ fn traffic_policies() {
 fn told(text: &str) -> Vec<String> {
     let file = File { name: "test.yaml".into(), documents: Ok(parse(text).into()) };
     let objects = Objects::from_files(&[file], &Objects::default());
-    let (translation, stored) = (translate(&objects, &settings()), stored(text));
+    let (translation, stored) = (translate(&objects, &TranslateSettings::default()), stored(text));
     let served: Vec<SubjectKind> = SubjectKind::all().collect();
     let view = View {
         objects: &objects,
         translation: &translation,
-        settings: &settings(),
+        settings: &TranslateSettings::default(),
         stored: &stored,
         served: &served,
     };

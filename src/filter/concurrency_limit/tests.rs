@@ -21,19 +21,7 @@ fn pass(limit: &ConcurrencyLimit, namespace: &str, pod: &str, level: Option<Leve
     let identity = Identity::new("td", namespace, "a");
     let (uri, mut headers) = (Uri::from_static("/"), HeaderMap::new());
     let mut head = RequestHead { method: &Method::GET, uri: &uri, headers: &mut headers };
-    let address = "10.0.0.1".parse().unwrap();
-    let identity = Some(&identity);
-    let cx = Cx {
-        port: 80,
-        identity,
-        address,
-        service: None,
-        pod,
-        route: None,
-        spread: None,
-        claims: None,
-        level,
-    };
+    let cx = Cx { identity: Some(&identity), pod, level, ..Cx::fixture() };
     limit.request(&mut head, &cx)
 }
 

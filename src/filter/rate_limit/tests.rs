@@ -65,17 +65,7 @@ fn send(limit: &RateLimit, sent: &Sent) -> Flow {
     let (group, route) = (Group(sent.group), Some((&route, sent.route)));
     let claims: Option<&dyn Claims> = if sent.group.is_empty() { None } else { Some(&group) };
     let identity = Some(&identity);
-    let cx = Cx {
-        port: 80,
-        identity,
-        address,
-        service: None,
-        pod: "pod",
-        route,
-        spread: None,
-        claims,
-        level: None,
-    };
+    let cx = Cx { identity, address, route, claims, ..Cx::fixture() };
     limit.request(&mut head, &cx)
 }
 
@@ -86,18 +76,7 @@ fn pass(limit: &RateLimit, user: &'static str, account: &str, pod: &str) -> Flow
     let mut headers = HeaderMap::from_iter([user]);
     let uri = Uri::from_static("/");
     let mut head = RequestHead { method: &Method::GET, uri: &uri, headers: &mut headers };
-    let address = "10.0.0.1".parse().unwrap();
-    let cx = Cx {
-        port: 80,
-        identity: Some(&identity),
-        address,
-        service: None,
-        pod,
-        route: None,
-        spread: None,
-        claims: None,
-        level: None,
-    };
+    let cx = Cx { identity: Some(&identity), pod, ..Cx::fixture() };
     limit.request(&mut head, &cx)
 }
 
@@ -411,17 +390,7 @@ fn passed(limit: &RateLimit, service: &str, pod: &str, user: &'static str, pods:
         let mut headers = HeaderMap::from_iter([user]);
         let uri = Uri::from_static("/");
         let mut head = RequestHead { method: &Method::GET, uri: &uri, headers: &mut headers };
-        let cx = Cx {
-            port: 80,
-            identity: None,
-            address: "10.0.0.1".parse().unwrap(),
-            service: Some(&service),
-            pod,
-            route: None,
-            spread: Some(&spread),
-            claims: None,
-            level: None,
-        };
+        let cx = Cx { service: Some(&service), pod, spread: Some(&spread), ..Cx::fixture() };
         is_next(&limit.request(&mut head, &cx))
     };
     (0..100).filter(|_| passes()).count()

@@ -210,19 +210,7 @@ mod tests {
         let mut headers = HeaderMap::from_iter(pairs);
         let uri = Uri::from_static("/");
         let mut head = RequestHead { method: &Method::OPTIONS, uri: &uri, headers: &mut headers };
-        let address = "10.0.0.1".parse().unwrap();
-        let cx = Cx {
-            port: 80,
-            identity: None,
-            address,
-            service: None,
-            pod: "",
-            route: None,
-            spread: None,
-            claims: None,
-            level: None,
-        };
-        match policy.request(&mut head, &cx) {
+        match policy.request(&mut head, &Cx::fixture()) {
             Flow::Answer(answer) => {
                 assert_eq!(answer.status, StatusCode::OK);
                 Some(answer.headers)

@@ -56,8 +56,8 @@ pub(in crate::l7) struct Got {
     pub(in crate::l7) response: Response<Incoming>,
     pub(in crate::l7) lease: Lease,
     pub(in crate::l7) upgrade: Option<Upgrade>,
-    /// What is judged again of a request that lasts, where nobody else will do it.
-    pub(in crate::l7) judged: Option<Kept>,
+    /// What is judged again of a request that lasts, where nobody else will do it. Boxed, because every future on the way up holds it.
+    pub(in crate::l7) judged: Option<Box<Kept>>,
 }
 
 impl Got {
@@ -488,7 +488,7 @@ impl Routed {
             upgrade.ask(arrived.request.headers_mut());
         }
         let unguarded = picked.captured().is_none();
-        let judged = unguarded.then(|| kept(arrived));
+        let judged = unguarded.then(|| Box::new(kept(arrived)));
         let streams = judged.as_ref().filter(|_| lasting::is_stream(&arrived.request));
         let judge = self.judge();
         let cut = streams.map(|head| -> Waits<'_> { Box::pin(judge.until_refused(picked, head)) });

@@ -57,14 +57,15 @@ pub(in crate::l7) async fn deliver(
 ) -> Response<ResponseBody> {
     let limits = session.context.limits(session.most_fields());
     let mut arrived = Arrived::new(request, &limits, session.inbound.destination);
-    let sent_as = arrived.request.headers_mut().remove(headers::ORIGINAL);
+    let sent_as = arrived.request.headers_mut().remove(headers::ORIGINAL).map(Box::new);
     headers::strip_internal(arrived.request.headers_mut());
     let attempt = headers::take_attempt(arrived.request.headers_mut());
     let form = arrived.form;
     let (Judgement { routed, notes, judged, observed, keys: _ }, place) = {
         let (permit, mut newer) = (arrived.admit(&session.seat), None);
         loop {
-            let judgement = judge(&session, &mut arrived, sent_as.as_ref(), permit.as_ref().err());
+            let judgement =
+                judge(&session, &mut arrived, sent_as.as_deref(), permit.as_ref().err());
             if let Some(judgement) = judgement.unless_open(&session, &mut newer) {
                 break (judgement, Admission::of(permit, &session.seat, arrived.version));
             }
@@ -94,7 +95,7 @@ pub(in crate::l7) async fn deliver(
         tell(&mut arrived, &mut judged)
     } else {
         // Boxed, because it is large and most requests go without it.
-        let sent_as = sent_as.as_ref();
+        let sent_as = sent_as.as_deref();
         let asked = Box::pin(authorize(&session, &mut arrived, judged, sent_as, &mut exchange));
         match asked.await {
             Ok((permitted, head)) => {
@@ -253,14 +254,15 @@ impl Judgement {
 struct Judged {
     session: Arc<Session>,
     head: Kept,
-    sent_as: Option<HeaderValue>,
+    /// Boxed, because few requests bring it, and it is held as long as the request.
+    sent_as: Option<Box<HeaderValue>>,
 }
 
 /// Hands a permitted request to the application.
 async fn pass(
     session: Arc<Session>,
     arrived: &mut Arrived,
-    sent_as: Option<HeaderValue>,
+    sent_as: Option<Box<HeaderValue>>,
     permit: &Permit,
     head: Option<Box<Kept>>,
     mut exchange: Box<Exchange>,
@@ -354,7 +356,7 @@ impl Judged {
                 world,
                 &session.inbound,
                 &self.head.request(),
-                self.sent_as.as_ref(),
+                self.sent_as.as_deref(),
                 self.head.providers(),
             );
             judged.map(|judged| judged.permit)
@@ -422,6 +424,6 @@ mod tests {
         fn size<S, R, F: Future>(_: impl Fn(S, R) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(size(deliver) <= 2_720, "{} bytes", size(deliver));
+        assert!(size(deliver) <= 2_700, "{} bytes", size(deliver));
     }
 }

@@ -2,16 +2,29 @@
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
-use std::ops::ControlFlow;
+use std::ops::{BitAnd, BitXor, ControlFlow, Not};
 
 use super::{See, Span};
+use crate::base::{HintKey, Hints};
 use crate::model::Cidr;
+
+/// Blocks of at most so many sizes are looked up by size, which takes a probe for each.
+const FEW_SIZES: usize = 4;
 
 /// Each family by itself, as [`super::super::rule`] compares them.
 #[derive(Debug, Default)]
 pub(in crate::policy) struct Blocks {
-    v4: Nested<u32>,
-    v6: Nested<u128>,
+    v4: Family<u32>,
+    v6: Family<u128>,
+}
+
+#[derive(Debug)]
+struct Family<A> {
+    /// Empty if they are looked up by size.
+    nested: Nested<A>,
+    /// The mask of each size.
+    masks: Vec<A>,
+    by_size: Hints<Span>,
 }
 
 /// Sorted by their first address, the wider ones first; two of them are one in the other, or apart. So those that hold an address
@@ -27,9 +40,19 @@ struct Block<A> {
     wider: Option<usize>,
 }
 
-impl<A> Default for Nested<A> {
+/// An address as a number.
+trait Number:
+    Copy + Ord + Into<u128> + BitAnd<Output = Self> + BitXor<Output = Self> + Not<Output = Self>
+{
+}
+
+impl Number for u32 {}
+
+impl Number for u128 {}
+
+impl<A> Default for Family<A> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self { nested: Nested(Vec::new()), masks: Vec::new(), by_size: Hints::default() }
     }
 }
 
@@ -47,10 +70,10 @@ impl Blocks {
         if (block.addr().is_ipv4() || block.prefix_len() >= MAPPED_BITS)
             && let (Some(first), Some(last)) = (mapped(first), mapped(last))
         {
-            return self.v4.add(first, last, span);
+            return self.v4.nested.add(first, last, span);
         }
         if let (IpAddr::V6(first), IpAddr::V6(last)) = (first, last) {
-            self.v6.add(first.into(), last.into(), span);
+            self.v6.nested.add(first.into(), last.into(), span);
         }
     }
 
@@ -65,6 +88,41 @@ impl Blocks {
             IpAddr::V4(address) => self.v4.find(address.into(), see),
             IpAddr::V6(address) => self.v6.find(address.into(), see),
         }
+    }
+}
+
+impl<A: Number> Family<A> {
+    fn finish(&mut self) {
+        let mut masks: Vec<A> = self.nested.0.iter().map(Block::mask).collect();
+        masks.sort_unstable();
+        masks.dedup();
+        if masks.len() > FEW_SIZES {
+            return self.nested.finish();
+        }
+        self.masks = masks;
+        for block in std::mem::take(&mut self.nested.0) {
+            self.by_size.file(key(block.first, block.mask()), block.span);
+        }
+    }
+
+    fn find(&self, address: A, see: See<'_>) -> ControlFlow<()> {
+        for mask in &self.masks {
+            self.by_size.find(key(address & *mask, *mask), &mut *see)?;
+        }
+        if self.nested.0.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        self.nested.find(address, see)
+    }
+}
+
+fn key<A: Number>(first: A, mask: A) -> HintKey<'static> {
+    HintKey::Numbers(first.into(), mask.into())
+}
+
+impl<A: Number> Block<A> {
+    fn mask(&self) -> A {
+        !(self.first ^ self.last)
     }
 }
 

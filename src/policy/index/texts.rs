@@ -5,14 +5,14 @@ use std::ops::ControlFlow;
 
 use super::needs::Fits;
 use super::{See, Span};
-use crate::base::{FastMap, Str};
+use crate::base::{HintKey, Hints};
 
 /// Ends of texts of at most so many lengths are looked up by length, which takes a probe for each.
 const FEW_LENGTHS: usize = 4;
 
 #[derive(Debug, Default)]
 pub(in crate::policy) struct Texts {
-    whole: FastMap<Str, Span>,
+    whole: Hints<Span>,
     starts: Starts,
     /// Backwards, but for those by length.
     ends: Starts,
@@ -22,7 +22,7 @@ pub(in crate::policy) struct Texts {
 #[derive(Debug, Default)]
 struct OfLength {
     length: usize,
-    texts: FastMap<Vec<u8>, Span>,
+    texts: Hints<Span>,
     /// The bytes at which texts are cut, such as the slash of `/items/*`: most texts of another length have another one there, and
     /// need not be hashed.
     cuts: Cuts,
@@ -52,7 +52,7 @@ impl Texts {
     /// In the order of the texts; [`Texts::finish`] follows the last one.
     pub(super) fn add(&mut self, fits: &Fits, span: Span) {
         match fits {
-            Fits::Whole(text) => _ = self.whole.insert(text.clone(), span),
+            Fits::Whole(text) => self.whole.file(HintKey::Bytes(text.as_bytes()), span),
             Fits::Starts(text) => self.starts.add(text, span),
             Fits::Ends(text) => self.ends.add(text, span),
             Fits::Account(_) | Fits::In(_) | Fits::Port(_) => {}
@@ -66,22 +66,17 @@ impl Texts {
 
     /// All that fit the text.
     pub(in crate::policy) fn find(&self, text: &str, see: See<'_>) -> ControlFlow<()> {
-        if !self.whole.is_empty()
-            && let Some(span) = self.whole.get(text)
-        {
-            see(*span)?;
-        }
         let text = text.as_bytes();
+        self.whole.find(HintKey::Bytes(text), &mut *see)?;
         for starts in &self.starts.by_length {
-            let start = text.get(..starts.length);
-            if let Some(span) = start.and_then(|start| starts.get(start, start.last())) {
-                see(span)?;
+            if let Some(start) = text.get(..starts.length) {
+                starts.find(start, start.last(), see)?;
             }
         }
         for ends in &self.ends.by_length {
             let end = text.len().checked_sub(ends.length).and_then(|at| text.get(at..));
-            if let Some(span) = end.and_then(|end| ends.get(end, end.first())) {
-                see(span)?;
+            if let Some(end) = end {
+                ends.find(end, end.first(), see)?;
             }
         }
         if !self.starts.sorted.is_empty() {
@@ -97,11 +92,11 @@ impl Texts {
 
 impl OfLength {
     /// `cut`: the byte at which `end` is cut off.
-    fn get(&self, end: &[u8], cut: Option<&u8>) -> Option<Span> {
-        if !self.cuts.has(*cut?) {
-            return None;
+    fn find(&self, end: &[u8], cut: Option<&u8>, see: See<'_>) -> ControlFlow<()> {
+        match cut {
+            Some(cut) if self.cuts.has(*cut) => self.texts.find(HintKey::Bytes(end), see),
+            _ => ControlFlow::Continue(()),
         }
-        self.texts.get(end).copied()
     }
 }
 
@@ -140,7 +135,7 @@ impl Starts {
             turn(&mut text);
             if let Some(of_length) = all.iter_mut().find(|it| it.length == text.len()) {
                 of_length.cuts.extend(cut(&text));
-                of_length.texts.insert(text, span);
+                of_length.texts.file(HintKey::Bytes(&text), span);
             }
         }
         self.by_length = all;

@@ -7,7 +7,6 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::source::tests::settings;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Long enough for a change that should not be published to be published.
@@ -30,7 +29,7 @@ impl Running {
     fn start(path: &Path) -> Self {
         let (sender, states) = mpsc::unbounded_channel();
         let cancel = CancellationToken::new();
-        let source = DirectorySource::new(path, settings());
+        let source = DirectorySource::new(path, TranslateSettings::default());
         let publish = move |translation| drop(sender.send(translation));
         let task = tokio::spawn(source.run(publish, cancel.clone()));
         Self { states, cancel, task }
@@ -188,7 +187,7 @@ async fn the_directory_itself_may_be_replaced() {
 async fn a_directory_that_is_missing_at_first_is_an_error() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("missing");
-    let source = DirectorySource::new(&path, settings());
+    let source = DirectorySource::new(&path, TranslateSettings::default());
     let outcome = source.run(|_| {}, CancellationToken::new()).await;
     assert!(outcome.unwrap_err().to_string().contains("missing"));
 }
@@ -198,7 +197,7 @@ const POLICY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolic
 
 /// Whether an agent that starts with this directory denies everything, and what it says of it.
 fn denies_everything(directory: &Path) -> (bool, Vec<String>) {
-    let state = check(directory, &settings()).unwrap();
+    let state = check(directory, &TranslateSettings::default()).unwrap();
     let mesh_wide = |it: &crate::model::AuthorizationPolicy| {
         it.broken.is_some() && it.scope == crate::model::Scope::Mesh
     };

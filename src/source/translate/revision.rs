@@ -37,7 +37,8 @@ fn unless_ours<'a>(settings: &TranslateSettings, named: Option<&'a str>) -> Opti
 #[cfg(test)]
 mod tests {
     use crate::model::Binding;
-    use crate::source::tests::{settings, translated_with};
+    use crate::source::TranslateSettings;
+    use crate::source::tests::translated_with;
 
     /// A Service in a namespace with a waypoint, both with labels.
     fn mesh(namespace: &str, gateway: &str) -> String {
@@ -71,7 +72,7 @@ mod tests {
             ("default", "istio.io/rev: canary", "istio.io/rev: default", false),
             ("default", "istio.io/rev: default", "istio.io/rev: canary", true),
         ] {
-            let mut settings = settings();
+            let mut settings = TranslateSettings::default();
             settings.revisions = vec![ours.into(), "a-tag".into()];
             let translation = translated_with(&mesh(namespace, gateway), &settings);
             let mesh = &translation.mesh;

@@ -1,7 +1,7 @@
 //! What DestinationRules and BackendTLSPolicies make of the connections to a service, field by field.
 
 use crate::model::Demand;
-use crate::source::tests::{settings, translated_with};
+use crate::source::tests::translated_with;
 use crate::source::{TranslateSettings, Translation};
 use crate::tls::{Material, Roots, SubjectName};
 
@@ -23,7 +23,8 @@ fn policy(name: &str, second: u8, spec: &str) -> String {
 }
 
 fn translation(text: &str) -> Translation {
-    let settings = TranslateSettings { tls_directory: Some("/tls".into()), ..settings() };
+    let settings =
+        TranslateSettings { tls_directory: Some("/tls".into()), ..TranslateSettings::default() };
     translated_with(&format!("{SERVICE}{text}"), &settings)
 }
 
@@ -186,7 +187,7 @@ fn each_field_of_tls_settings_is_carried_out_or_refuses() {
         "web",
         &format!("{{{WEB}, trafficPolicy: {{tls: {{mode: SIMPLE, caCertificates: ca.pem}}}}}}"),
     );
-    let without = translated_with(&format!("{SERVICE}{without}"), &self::settings());
+    let without = translated_with(&format!("{SERVICE}{without}"), &TranslateSettings::default());
     assert!(holds(&without, "shop", 80).starts_with("refused"), "there is no directory");
 }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use crate::model::{Binding, Preference, Resolution, Service, Visibility};
 use crate::source::TranslateSettings;
-use crate::source::tests::{settings, translated, translated_with};
+use crate::source::tests::{translated, translated_with};
 
 const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: a, labels: {app: p}}\n\
     status: {podIP: 10.0.0.9}\n---\n";
@@ -282,7 +282,8 @@ fn an_entry_is_seen_where_it_may_claim_something() {
     ] {
         let spec = format!("{{hosts: [{host}], exportTo: [{export}]}}");
         let trusted: Vec<_> = trusted.iter().map(|name| (*name).into()).collect();
-        let settings = TranslateSettings { public_service_entries: trusted, ..settings() };
+        let settings =
+            TranslateSettings { public_service_entries: trusted, ..TranslateSettings::default() };
         let translation = translated_with(&entry("e", "", &spec), &settings);
         let said = translation.complaints.iter().any(|it| it.field == "spec.hosts[0]");
         let service_name = expected == own() && host.contains("local");

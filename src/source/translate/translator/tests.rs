@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::MissingWaypoint;
-use crate::source::tests::settings;
 use crate::source::translate;
 
 /// What may happen to one object. Few names and values, so that objects meet.
@@ -311,7 +310,8 @@ fn what_is_translated_follows_from_what_changed() {
         json!({"kind": "HTTPRoute", "metadata": metadata(&format!("r{at}")), "spec": {"parentRefs": [parent], "rules": [rule]}})
     };
     let pod = |name: &str, phase: &str| json!({"kind": "Pod", "metadata": metadata(name), "spec": {"nodeName": "m"}, "status": {"phase": phase, "podIP": "10.0.0.9"}});
-    let (mut objects, mut translator) = (Objects::default(), Translator::new(settings()));
+    let (mut objects, mut translator) =
+        (Objects::default(), Translator::new(TranslateSettings::default()));
     let mut carry_out = |object: Value| carry_out(&mut objects, &Edit { object, delete: false });
     for at in 0..MANY {
         let all = [service(at, "http"), slice(at, true), entry(at), route(at, "/")];
@@ -350,7 +350,7 @@ proptest! {
         steps in prop::collection::vec(prop::collection::vec(edit(), 1..4), 1..24),
         missing_waypoint in prop::sample::select(&[MissingWaypoint::Refuse, MissingWaypoint::Layer4]),
     ) {
-        let settings = TranslateSettings { missing_waypoint, ..settings() };
+        let settings = TranslateSettings { missing_waypoint, ..TranslateSettings::default() };
         let (mut objects, mut translator) = (Objects::default(), Translator::new(settings.clone()));
         for step in steps {
             let changed: BTreeSet<_> = step.iter().map(|edit| carry_out(&mut objects, edit)).collect();
@@ -365,7 +365,7 @@ proptest! {
 
     #[test]
     fn what_did_not_change_is_shared(edits in prop::collection::vec(edit(), 0..40), last in edit()) {
-        let (mut objects, mut translator) = (Objects::default(), Translator::new(settings()));
+        let (mut objects, mut translator) = (Objects::default(), Translator::new(TranslateSettings::default()));
         edits.iter().for_each(|edit| _ = carry_out(&mut objects, edit));
         let before = translator.translate(&objects, None).mesh;
         let changed = BTreeSet::from([carry_out(&mut objects, &last)]);
@@ -396,7 +396,8 @@ fn what_is_said_of_alike_pods_is_said_of_few() {
         });
         objects.insert(Kind::Pod.read(&pod).unwrap());
     }
-    let complaints = Translator::new(settings()).translate(&objects, None).complaints;
+    let complaints =
+        Translator::new(TranslateSettings::default()).translate(&objects, None).complaints;
     assert_eq!(complaints.len(), ALIKE);
     let told = "(so it is with 7 more pods of the namespace)";
     assert_eq!(complaints.iter().filter(|it| it.reason.ends_with(told)).count(), 1);
@@ -421,8 +422,11 @@ fn a_gateway_without_a_label_takes_what_its_class_says() {
             },
         });
         objects.insert(Kind::Gateway.read(&gateway).unwrap());
-        let waypoint =
-            Translator::new(settings()).translate(&objects, None).mesh.waypoints.remove(0);
+        let waypoint = Translator::new(TranslateSettings::default())
+            .translate(&objects, None)
+            .mesh
+            .waypoints
+            .remove(0);
         (waypoint.for_services, waypoint.for_workloads)
     };
     assert_eq!(of(json!({})), (true, true));

@@ -11,8 +11,8 @@ use super::{Changes, Context, Routes, Sources, VirtualServices};
 use crate::base::TrustDomains;
 use crate::model::{BackendRef, Service};
 use crate::route::{self, Client, Head, Selection, Who};
-use crate::source::tests::translated;
-use crate::source::{Severity, Translation};
+use crate::source::tests::{objects, translated};
+use crate::source::{Severity, TranslateSettings, Translation, Translator};
 use crate::world::{MeshNames, World, WorldStore};
 
 /// A Service `web` of two versions and a Service `other`, with a waypoint, and clients of two namespaces.
@@ -500,6 +500,60 @@ fn delegates_are_used_where_they_are_exported() {
     assert_eq!(mesh.rule(Ask { target: "/a", ..ASK }), "shop/own.root-rest");
 }
 
+/// `default` in MeshConfig, by which no VirtualService is hidden from those whom its own `exportTo` names.
+#[test]
+fn those_without_export_to_go_as_far_as_the_mesh_says() {
+    let own = |more: Value| virtual_service("shop", "own", &to("web", "other", more));
+    let all = json!({"exportTo": ["*"]});
+    for (default, more, near, distant) in [
+        ("['.']", json!({}), "shop/own.0", "no routes"),
+        ("['*']", json!({}), "shop/own.0", "shop/own.0"),
+        ("[]", json!({}), "shop/own.0", "shop/own.0"),
+        ("[clients]", json!({}), "no routes", "shop/own.0"),
+        ("['~']", json!({}), "no routes", "no routes"),
+        ("['.']", all.clone(), "shop/own.0", "shop/own.0"),
+        ("['~']", json!({"exportTo": ["clients"]}), "no routes", "shop/own.0"),
+    ] {
+        let mesh = meshed(&[own(more.clone()), default_export(default)]);
+        assert_eq!(mesh.held("shop/near"), near, "{default} {more}");
+        assert_eq!(mesh.held("clients/far"), distant, "{default} {more}");
+        let told = &mesh.translation.complaints;
+        assert!(told.iter().all(|it| it.kind != "ConfigMap"), "{told:#?}");
+    }
+    // A delegate is as hidden as another one.
+    let delegate = json!({"name": "part", "namespace": "parts"});
+    let root = json!({"hosts": ["web"], "http": [{"name": "root", "delegate": delegate}], "exportTo": ["*"]});
+    let destination = json!({"host": "other.shop.svc.cluster.local"});
+    let http = json!([{"name": "part", "route": [{"destination": destination}]}]);
+    for (more, held) in [(json!({}), "no routes"), (all, "shop/own.root-part")] {
+        let mut part = json!({"http": http});
+        part.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (root, part) =
+            (virtual_service("shop", "own", &root), virtual_service("parts", "part", &part));
+        let mesh = meshed(&[root, part, default_export("['.']")]);
+        assert_eq!(mesh.held("shop/near"), held, "{more}");
+    }
+}
+
+#[test]
+fn a_changed_default_of_the_mesh_counts_at_once() {
+    let own = virtual_service("shop", "own", &to("web", "other", json!({})));
+    let mut translator = Translator::new(TranslateSettings::default());
+    for (default, expected) in [("['*']", None), ("['.']", Some(1)), ("['*']", None)] {
+        let objects = objects(&format!("{MESH}{own}{}", default_export(default)));
+        let translation = translator.translate(&objects, None);
+        let holds = translation.mesh.routes[0].holds.as_ref().unwrap();
+        assert_eq!(holds.exported.as_ref().map(|it| it.len()), expected, "{default}");
+    }
+}
+
+fn default_export(namespaces: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata:\n  mesh: |\n    \
+         defaultVirtualServiceExportTo: {namespaces}\n---\n"
+    )
+}
+
 /// The routes that a VirtualService becomes among these services, for tests with traffic.
 pub(crate) fn compiled(
     services: &[Arc<Service>],
@@ -508,8 +562,8 @@ pub(crate) fn compiled(
     spec: &Value,
 ) -> Vec<Arc<crate::model::HttpRoute>> {
     let text = virtual_service(namespace, name, spec);
-    let objects = crate::source::tests::objects(&text);
-    let settings = crate::source::tests::settings();
+    let objects = objects(&text);
+    let settings = TranslateSettings::default();
     let mut cx = Context { objects: &objects, settings: &settings, complaints: Vec::new() };
     let mut all = VirtualServices::default();
     let what = (&Changes::everything(), &[][..], false);

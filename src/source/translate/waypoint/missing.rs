@@ -97,7 +97,8 @@ pub(super) fn missing(
 mod tests {
     use crate::config::MissingWaypoint;
     use crate::model::Binding;
-    use crate::source::tests::{settings, translated_with};
+    use crate::source::TranslateSettings;
+    use crate::source::tests::translated_with;
 
     const LISTENERS: &str = "listeners: [{name: mesh, port: 15008, protocol: HBONE}]";
 
@@ -125,7 +126,7 @@ mod tests {
              metadata: {{name: web, namespace: shop, labels: {{istio.io/use-waypoint: wp}}}}\n\
              spec: {{clusterIP: 10.0.0.1, ports: [{{name: http, port: 80}}]}}\n---\n{other}"
         );
-        let mut settings = settings();
+        let mut settings = TranslateSettings::default();
         settings.missing_waypoint = setting;
         let translation = translated_with(&text, &settings);
         let complaints = translation.complaints.iter().map(ToString::to_string).collect();
