@@ -69,6 +69,10 @@ impl Judge<'_> {
         let mut changes = store.subscribe();
         loop {
             let world = store.snapshot();
+            let Session { client, dialled, .. } = self.session;
+            if let Some(why) = reach::unregistered(&world, &client.uid, *dialled) {
+                return (Reason::NotRegistered, cut_after_a_change(&why));
+            }
             if let Some(why) = self.unencrypted(&world, picked) {
                 return (Reason::Unencrypted, cut_after_a_change(&why));
             }

@@ -254,12 +254,16 @@ pub(in crate::l7) fn hash(
 pub(in crate::l7) fn route(
     world: &World,
     service: &ObjectKey,
-    port: u16,
+    dialled: SocketAddr,
     client_namespace: &str,
     head: &Head<'_>,
 ) -> Result<Route, Answer> {
-    let Some(addressed) = world.service(service) else {
-        let why = format!("Service {service} does not exist any more");
+    let port = dialled.port();
+    let meant = |it: &&Arc<Service>| it.is_meant(Some(dialled.ip()), client_namespace);
+    let Some(addressed) = world.service(service).filter(meant) else {
+        let why = format!(
+            "Service {service} does not exist any more, is not for clients of {client_namespace}, or has not {dialled}"
+        );
         return Err(Answer::no_healthy_upstream(why));
     };
     let selection = match &addressed.waypoint {
