@@ -108,6 +108,7 @@ pub fn direct<'a>(service: &'a Service, port: u16, to: &'a Picked) -> Way<'a> {
         addressed: service,
         port,
         route: None,
+        delegate: None,
         backend: (service, port),
         workload: to.workload.as_deref(),
         destination: to.address,

@@ -409,6 +409,7 @@ async fn where_nobody_judges_at_the_other_end_this_half_does() {
         addressed: echo,
         port: 80,
         route: None,
+        delegate: None,
         backend: (echo, 80),
         workload,
         destination: SocketAddr::from(([127, 0, 0, 1], port)),

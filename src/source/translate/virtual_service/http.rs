@@ -12,8 +12,8 @@ use super::One;
 use super::delegate::Written;
 use super::destination::{To, invalid};
 use super::matches::Read;
-use crate::base::Str;
 use crate::base::schema::parse_duration;
+use crate::base::{ObjectKey, Str};
 use crate::filter::{
     self, CorsPolicy, DirectResponse, Filter, HttpFilter, Mirror, Operations, Percent, RedirectTo,
     RuleContext, Share, UriRewrite,
@@ -27,6 +27,8 @@ use crate::source::translate::route::turn;
 pub(super) struct Rules(Vec<Rule>);
 
 struct Rule {
+    /// Where it stands.
+    of: ObjectKey,
     /// Of the rule, and for each match of that.
     name: Str,
     matches: Vec<(Str, Read)>,
@@ -127,6 +129,7 @@ impl Rule {
         };
         let rule = HttpRule {
             name,
+            delegate: Some(&self.of).filter(|of| *of != one.key).cloned(),
             matches: vec![matched.clone()],
             turn: self.turn.clone(),
             ..HttpRule::default()
@@ -192,7 +195,7 @@ impl One<'_, '_, '_> {
             true => arcstr::format!("{index}"),
             false => written.name.as_str().into(),
         };
-        Rule { name, matches, does, turn: turn() }
+        Rule { of: self.key.clone(), name, matches, does, turn: turn() }
     }
 
     fn read_does(
