@@ -667,5 +667,6 @@ fn rules_without_export_to_go_as_far_as_the_mesh_says() {
     }
 }
 
+mod bounds;
 mod places;
 mod selecting;

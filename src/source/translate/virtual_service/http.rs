@@ -87,6 +87,11 @@ impl Rules {
         Self(rules)
     }
 
+    /// How many there are, each match by itself.
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(|rule| rule.matches.len()).sum()
+    }
+
     /// Whether it counts which port of a service is addressed.
     pub(super) fn differ_by_port(&self) -> bool {
         self.0.iter().any(|rule| {
