@@ -196,7 +196,7 @@ impl Gate {
         }
         // An entry of one's own with an endpoint there is no way around the entry that everybody has for the address.
         let common = world.common_entry_at(to.ip(), to.port()).filter(|entry| {
-            way.workload.is_none() && !speaks_for(&addressed.key, way.route, &entry.key.namespace)
+            way.workload.is_none() && !speaks_for(&addressed.key, way.led(), &entry.key.namespace)
         });
         match way.workload {
             _ if common.is_none() && way.speaks() => {

@@ -88,8 +88,6 @@ pub struct Proxy {
     places: Places,
     /// Connections to the workload that are open, as they are judged.
     arrived: Arc<Judged<ArrivalClass, Gate>>,
-    /// Open connections of the workload to addresses that no service has.
-    unregistered: Arc<Judged<outbound::Unregistered, bool>>,
     /// The way to endpoints for what the workload dials.
     reach: Reach,
     room: Room,
@@ -121,7 +119,6 @@ impl Proxy {
             sockets,
             places: Places::new(&shared.settings, &shared.peers),
             arrived: shared.world.judged(Some(&workload.uid)),
-            unregistered: shared.world.judged(None),
             reach: shared.reach(),
             room: shared.rooms.of(&workload.uid),
             drain: CancellationToken::new(),

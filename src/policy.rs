@@ -32,7 +32,7 @@ mod told;
 pub mod values;
 
 pub use asked::{Connection, Denial, Request};
-pub use authority::speaks_for;
+pub use authority::{lends_the_clients_name, speaks_for};
 pub use bearer::{Bearer, Checked, Verified, check, rules as token_rules};
 pub use dialled::{Destination, Guard, Ways};
 pub use facts::{Facts, Principals};

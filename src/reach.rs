@@ -45,8 +45,8 @@ pub use application::connect_application;
 pub use ask::{Ask, Asked};
 pub use attempts::Attempts;
 pub use endpoint::{Reached, Unreached};
-use judge::{Leaving, LeavingClass};
-pub use judge::{cut_after_a_change, direct, judge};
+use judge::{Leaving, LeavingClass, OutboundClass};
+pub use judge::{cut_after_a_change, direct, judge, unregistered};
 pub use lasting::until_over;
 pub use secure::Secured;
 
@@ -67,6 +67,8 @@ pub struct Reach {
     settings: ReachSettings,
     /// Open connections to services.
     left: Arc<Judged<LeavingClass, Leaving>>,
+    /// Their clients, and those of other open connections.
+    outbound: Arc<Judged<OutboundClass, bool>>,
 }
 
 /// A local client, on whose behalf endpoints are reached.
@@ -144,6 +146,7 @@ impl Reach {
             resolver: resolver.clone(),
             settings,
             left: world.judged(None),
+            outbound: world.judged(None),
         }
     }
 

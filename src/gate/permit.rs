@@ -47,8 +47,9 @@ pub struct Way<'a> {
     pub addressed: &'a Service,
     /// The port that it dialled there.
     pub port: u16,
-    /// The route that led on from there.
+    /// The route that led on from there, and whom it has left its rule to.
     pub route: Option<&'a ObjectKey>,
+    pub delegate: Option<&'a ObjectKey>,
     /// Whose endpoint the destination is, and the port that leads there.
     pub backend: (&'a Service, u16),
     /// What is known to be there.
@@ -56,12 +57,17 @@ pub struct Way<'a> {
     pub destination: SocketAddr,
 }
 
-impl Way<'_> {
+impl<'a> Way<'a> {
+    /// What led on from the service.
+    pub fn led(&self) -> impl Iterator<Item = &'a ObjectKey> {
+        self.route.into_iter().chain(self.delegate)
+    }
+
     /// Whether what was addressed, and the route, speak for the destination: for the workload there, and for the backend's
     /// service where none is known.
     pub fn speaks(&self) -> bool {
         let destination = self.workload.map_or(&self.backend.0.key, |workload| &workload.key);
-        speaks_for(&self.addressed.key, self.route, &destination.namespace)
+        speaks_for(&self.addressed.key, self.led(), &destination.namespace)
     }
 }
 

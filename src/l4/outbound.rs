@@ -16,21 +16,11 @@ use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionStart, Reporter};
 use crate::trace::{Kind, Span};
 use crate::tunnel::RoutedConnection;
-use crate::world::{self, Classed, World};
+use crate::world;
 
 /// The name of the service in labels where REGISTRY_ONLY rejects a connection, as sidecars have it (Istio, "Monitoring Blocked
 /// and Passthrough External Service Traffic").
 const BLACK_HOLE: Str = arcstr::literal!("BlackHoleCluster");
-
-/// The class of a workload's connections that lead to no service.
-#[derive(PartialEq, Eq, Hash)]
-pub(super) struct Unregistered;
-
-impl Classed for Unregistered {
-    fn tenant(&self) -> &str {
-        ""
-    }
-}
 
 /// One outbound connection.
 pub(super) struct Outbound {
@@ -40,6 +30,8 @@ pub(super) struct Outbound {
     dialled: SocketAddr,
     /// The port of the service: the dialled one, or that of a route's backend.
     pub(super) port: u16,
+    /// A route has led on from what was dialled.
+    pub(super) routed: bool,
     /// The subset of the backend's endpoints, where a route names one.
     pub(super) subset: Option<Str>,
 }
@@ -47,7 +39,8 @@ pub(super) struct Outbound {
 impl Outbound {
     fn ask<'a>(&'a self, service: &'a Arc<Service>) -> Ask<'a> {
         let dialled = SocketAddr::new(self.dialled.ip(), self.port);
-        Ask { service: Asked::Decided(service), dialled, subset: self.subset.as_deref() }
+        let (service, subset) = (Asked::Decided(service), self.subset.as_deref());
+        Ask { service, dialled, routed: self.routed.then_some(self.dialled.port()), subset }
     }
 }
 
@@ -65,7 +58,7 @@ impl Proxy {
         // The decision is taken over one snapshot, which is let go before anything is awaited.
         let decision = route::decide(&self.shared.world.load(), &client, dialled);
         let port = dialled.port();
-        let outbound = Outbound { accepted, client, dialled, port, subset: None };
+        let outbound = Outbound { accepted, client, dialled, port, routed: false, subset: None };
         match decision {
             Decision::Refuse { reason, why } => {
                 self.refuse_outbound(&outbound, None, Failure { reason, why }.into());
@@ -164,10 +157,9 @@ impl Proxy {
         };
         let record = self.shared.telemetry.connection(start).within(Some(&self.room));
         let mut record = record.traced(self.span(&outbound.client, service));
-        let Outbound { accepted, client, mut dialled, port, subset } = outbound;
+        let Outbound { accepted, client, dialled, port, routed, subset } = outbound;
         let Accepted { stream, peer, place } = accepted;
         let stream = whole(stream);
-        dialled.set_port(port);
         async move {
             // Held until the end.
             let _ = &place;
@@ -175,10 +167,12 @@ impl Proxy {
             let denied = async {
                 // In memory of their own, since they are larger than what most connections need besides.
                 let Some(service) = service else {
-                    return Box::pin(self.until_unregistered(dialled)).await;
+                    return Box::pin(self.reach.until_unregistered(&client, dialled)).await;
                 };
-                let subset = subset.as_deref();
-                let ask = Ask { service: Asked::Decided(service), dialled, subset };
+                let (service, subset) = (Asked::Decided(service), subset.as_deref());
+                let routed = routed.then_some(dialled.port());
+                let dialled = SocketAddr::new(dialled.ip(), port);
+                let ask = Ask { service, dialled, routed, subset };
                 Box::pin(self.reach.until_denied(&from, &ask, (&picked, tls.as_ref()))).await
             };
             let copied = tokio::select! {
@@ -191,26 +185,6 @@ impl Proxy {
                 }
             };
             deliver::finish(copied, &mut record);
-        }
-    }
-
-    /// Returns when the workload may no longer connect to an address that no service has (`outboundTrafficPolicy`).
-    async fn until_unregistered(&self, dialled: SocketAddr) -> Failure {
-        let registry_only = {
-            let uid = self.uid.clone();
-            move |world: &World| world.workload(&uid).is_some_and(|it| it.registry_only)
-        };
-        let mut changes = self.unregistered.changes(Unregistered, || registry_only);
-        loop {
-            if let Some(client) = self.workload()
-                && let Decision::Refuse { reason: reason @ Reason::NotRegistered, why } =
-                    route::decide(&self.shared.world.load(), &client, dialled)
-            {
-                return Failure { reason, why };
-            }
-            if changes.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
         }
     }
 

@@ -64,7 +64,7 @@ impl Proxy {
         let found = backend(&self.shared.world.load(), &route);
         match found {
             Ok((backend, port, subset)) => {
-                (outbound.port, outbound.subset) = (port, subset);
+                (outbound.port, outbound.subset, outbound.routed) = (port, subset, true);
                 let whole = |stream| Rewind { front, stream };
                 self.carry_to_service(outbound, &backend, whole).await;
             }

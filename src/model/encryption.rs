@@ -14,7 +14,17 @@ pub struct Encryption {
     namespaces: BTreeMap<Str, Vec<Arc<Wish>>>,
     /// For all clients, after that.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    everyone: Vec<Arc<Wish>>,
+    everyone: Vec<Common>,
+}
+
+/// What holds for all clients but some.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+struct Common {
+    #[serde(flatten)]
+    wish: Arc<Wish>,
+    /// Namespaces for which a nearer object says everything.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    except: Vec<Str>,
 }
 
 /// What one object says.
@@ -70,14 +80,21 @@ impl Encryption {
     pub fn add(&mut self, clients: Option<&Str>, wish: Arc<Wish>) {
         match clients {
             Some(namespace) => self.namespaces.entry(namespace.clone()).or_default().push(wish),
-            None => self.everyone.push(wish),
+            None => self.add_except(&[], wish),
         }
+    }
+
+    /// Adds what an object says for all clients but those of some namespaces.
+    pub fn add_except(&mut self, except: &[Str], wish: Arc<Wish>) {
+        self.everyone.push(Common { wish, except: except.to_vec() });
     }
 
     /// What holds for a client of this namespace, and the object that says it.
     pub fn on(&self, namespace: &str, port: u16) -> Option<(&Wish, &Demand)> {
         let own = self.namespaces.get(namespace).into_iter().flatten();
-        let said = own.chain(&self.everyone).map(|wish| (&**wish, wish.on(port)));
+        let is_for = |it: &&Common| !it.except.iter().any(|other| other == namespace);
+        let common = self.everyone.iter().filter(is_for).map(|it| &it.wish);
+        let said = own.chain(common).map(|wish| (&**wish, wish.on(port)));
         said.into_iter().find(|(_, demand)| **demand != Demand::Nothing)
     }
 }
@@ -98,6 +115,7 @@ mod tests {
         let impossible = || Demand::Impossible("x".into());
         all.add(Some(&shop), wish("own", Demand::Nothing, &[(80, Demand::Plaintext)]));
         all.add(None, wish("service", Demand::Mesh, &[(443, impossible())]));
+        all.add_except(&["other".into()], wish("root", Demand::Mesh, &[(1, Demand::Plaintext)]));
         all.add(None, wish("policy", impossible(), &[]));
         for (namespace, port, by, demand) in [
             ("shop", 80, "own", Demand::Plaintext),

@@ -67,6 +67,11 @@ impl std::fmt::Display for RouteKind {
 }
 
 impl HttpRoute {
+    /// The objects whose word a rule is.
+    pub fn authors<'a>(&'a self, rule: &'a HttpRule) -> impl Iterator<Item = &'a ObjectKey> {
+        std::iter::once(&self.key).chain(&rule.delegate)
+    }
+
     /// The state of filters goes on, where the same rule has had one of the same type: a change elsewhere in the route does not
     /// make it start again.
     pub fn inherit(&mut self, before: &HttpRoute) {
@@ -98,6 +103,9 @@ pub struct RouteParent {
 pub struct HttpRule {
     /// Empty when the route does not name it.
     pub name: Str,
+    /// The VirtualService that the route has left the rule to (Istio, `delegate`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delegate: Option<ObjectKey>,
     /// Never empty: a rule without matches has one that takes everything.
     pub matches: Vec<HttpMatch>,
     pub filters: Vec<HttpFilter>,

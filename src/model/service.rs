@@ -84,6 +84,14 @@ impl Service {
         self.vips.contains(&address) || self.networks.iter().any(|it| it.contains(&address))
     }
 
+    /// Whether clients of the namespace still mean it by what they dialled before: they see it, and where the address is the
+    /// endpoint, it has the address.
+    pub fn is_meant(&self, dialled: Option<IpAddr>, namespace: &str) -> bool {
+        let has = |address: IpAddr| self.owns(address.to_canonical());
+        self.visibility.includes(namespace)
+            && (self.resolution != Resolution::Dialled || dialled.is_none_or(has))
+    }
+
     /// What DestinationRules say of this client's connections to a port.
     pub fn destination(&self, client: &Workload, port: u16) -> Option<&Arc<Destination>> {
         self.traffic.of_client(&client.key.namespace, &client.rules, port)

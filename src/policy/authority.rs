@@ -7,11 +7,28 @@
 
 use crate::base::ObjectKey;
 
-/// Whether the service that was addressed speaks for what belongs to `namespace`: the service itself, and the route that led
-/// on from it, where there is one. Which waypoint it uses is the service's own decision, whatever the waypoint's namespace.
-pub fn speaks_for(service: &ObjectKey, route: Option<&ObjectKey>, namespace: &str) -> bool {
+/// Whether the service that was addressed speaks for what belongs to `namespace`: the service itself, and each of the objects that
+/// led on from it, where there are any: the route, and whoever it has left its rule to. Which waypoint it uses is the service's own
+/// decision, whatever the waypoint's namespace.
+pub fn speaks_for<'a>(
+    service: &ObjectKey,
+    led: impl IntoIterator<Item = &'a ObjectKey>,
+    namespace: &str,
+) -> bool {
     let own = |object: &ObjectKey| object.namespace == namespace;
-    own(service) && route.is_none_or(own)
+    own(service) && led.into_iter().all(own)
+}
+
+/// Whether those who lead requests of a client to what belongs to `namespace` use its name where neither they belong nor it does: what
+/// the client may do there, they may not have it do. `mesh`: the root namespace, which speaks for everybody.
+pub fn lends_the_clients_name<'a>(
+    led: impl IntoIterator<Item = &'a ObjectKey>,
+    client: &str,
+    namespace: &str,
+    mesh: &str,
+) -> bool {
+    let may = |of: &str| of == client || of == namespace || of == mesh;
+    !led.into_iter().all(|object| may(&object.namespace))
 }
 
 #[cfg(test)]
@@ -19,27 +36,53 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_third_namespace_does_not_act_in_the_clients_name() {
+        for (led, lends) in [
+            (&[][..], false),
+            (&["client/r"], false),
+            (&["shop/r"], false),
+            (&["istio-system/r"], false),
+            (&["shop/r", "client/delegate"], false),
+            (&["evil/r"], true),
+            (&["shop/r", "evil/delegate"], true),
+            (&["evil/r", "shop/delegate"], true),
+        ] {
+            let key = |text: &&str| {
+                let (namespace, name) = text.split_once('/').unwrap();
+                ObjectKey::new(namespace, name)
+            };
+            let led: Vec<_> = led.iter().map(key).collect();
+            let found = lends_the_clients_name(&led, "client", "shop", "istio-system");
+            assert_eq!(found, lends, "{led:?}");
+        }
+    }
+
+    #[test]
     fn only_the_destinations_own_namespace_speaks_for_it() {
         let key = |text: &str| {
             let (namespace, name) = text.split_once('/').unwrap();
             ObjectKey::new(namespace, name)
         };
-        for (service, route, expected) in [
-            ("shop/web", None, true),
-            ("shop/web", Some("shop/r"), true),
+        for (service, led, expected) in [
+            ("shop/web", &[][..], true),
+            ("shop/web", &["shop/r"], true),
+            ("shop/web", &["shop/r", "shop/delegate"], true),
             // A consumer's route.
-            ("shop/web", Some("evil/r"), false),
+            ("shop/web", &["evil/r"], false),
+            // A rule that the owner has left to others, and one that others would have the owner answer for.
+            ("shop/web", &["shop/r", "evil/delegate"], false),
+            ("shop/web", &["evil/r", "shop/delegate"], false),
             // A producer's route of a service that is not the destination's.
-            ("evil/web", Some("evil/r"), false),
-            ("evil/web", Some("shop/r"), false),
-            ("evil/web", None, false),
-            ("istio-system/web", None, false),
-            ("shop2/web", None, false),
-            ("Shop/web", None, false),
+            ("evil/web", &["evil/r"], false),
+            ("evil/web", &["shop/r"], false),
+            ("evil/web", &[], false),
+            ("istio-system/web", &[], false),
+            ("shop2/web", &[], false),
+            ("Shop/web", &[], false),
         ] {
-            let route = route.map(key);
-            let speaks = speaks_for(&key(service), route.as_ref(), "shop");
-            assert_eq!(speaks, expected, "{service} {route:?}");
+            let led: Vec<_> = led.iter().map(|object| key(object)).collect();
+            let speaks = speaks_for(&key(service), &led, "shop");
+            assert_eq!(speaks, expected, "{service} {led:?}");
         }
     }
 }

@@ -14,6 +14,8 @@ pub struct Ask<'a> {
     pub service: Asked<'a>,
     /// The address that the client dialled, and the service's port.
     pub dialled: SocketAddr,
+    /// The port that the client really dialled, where a route led on from there to the service.
+    pub routed: Option<u16>,
     /// The endpoints of the service that may be taken, as a DestinationRule names them; `None`: all.
     pub subset: Option<&'a str>,
 }
@@ -51,6 +53,11 @@ impl Ask<'_> {
 
     pub(super) fn port(&self) -> u16 {
         self.dialled.port()
+    }
+
+    /// What the client really dialled, if a route led on from there.
+    pub(super) fn routed(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.dialled.ip(), self.routed?))
     }
 }
 

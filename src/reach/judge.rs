@@ -27,6 +27,20 @@ pub(super) struct LeavingClass {
     unguarded: Option<(Option<Str>, SocketAddr)>,
 }
 
+/// A local client with open connections, and where it dialled if a route led on from there.
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct OutboundClass {
+    client: Str,
+    namespace: Str,
+    routed: Option<SocketAddr>,
+}
+
+impl Classed for OutboundClass {
+    fn tenant(&self) -> &str {
+        &self.namespace
+    }
+}
+
 /// TLS as an object demands it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Under(Arc<Origin>);
@@ -40,7 +54,7 @@ impl Hash for Under {
 /// How connections of a class are judged.
 #[derive(PartialEq)]
 pub(super) struct Leaving {
-    /// The service, as the client sees it, has the port.
+    /// The service, as the client sees it, has the port, and the address where that is the endpoint.
     registered: bool,
     unencrypted: Option<String>,
     gate: Option<Gate>,
@@ -94,6 +108,7 @@ pub fn direct<'a>(service: &'a Service, port: u16, to: &'a Picked) -> Way<'a> {
         addressed: service,
         port,
         route: None,
+        delegate: None,
         backend: (service, port),
         workload: to.workload.as_deref(),
         destination: to.address,
@@ -112,11 +127,11 @@ fn unencrypted(
     gate::refused_as_it_is(world.service(service)?, port, namespace, tunnelled, tls)
 }
 
-/// Why the client may not connect any more to what it dialled: the service is gone, or out of its sight, and it may reach the
-/// registry only.
-fn unregistered(world: &World, from: &Downstream<'_>, ask: &Ask<'_>) -> Option<String> {
-    let client = world.workload(&from.client.uid).filter(|client| client.registry_only)?;
-    match route::decide(world, client, ask.dialled) {
+/// Why a client may not connect any more to what it dialled: nothing of the registry that it sees is there any more, and it may
+/// reach the registry only (`outboundTrafficPolicy`).
+pub fn unregistered(world: &World, client: &str, dialled: SocketAddr) -> Option<String> {
+    let client = world.workload(client).filter(|client| client.registry_only)?;
+    match route::decide(world, client, dialled) {
         Decision::Refuse { reason: Reason::NotRegistered, why } => Some(why),
         _ => None,
     }
@@ -132,15 +147,46 @@ impl Reach {
         (to, tls): (&Picked, Option<&Arc<Origin>>),
     ) -> Failure {
         let mut changes = self.changes(from, ask, to, tls);
+        let mut outbound = self.outbound_changes(from.client, ask.routed());
         loop {
             // At once: the mesh may have changed since the connection was permitted.
             if let Err(failure) = self.permitted(from, ask, to, tls) {
                 return failure;
             }
+            let changed = tokio::select! {
+                changed = changes.changed() => changed,
+                changed = outbound.changed() => changed,
+            };
+            if changed.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Returns when a client may no longer be connected to an address that no service has.
+    pub async fn until_unregistered(&self, client: &Workload, dialled: SocketAddr) -> Failure {
+        let mut changes = self.outbound_changes(client, None);
+        loop {
+            if let Some(why) = unregistered(&self.world.load(), &client.uid, dialled) {
+                return Failure::new(Reason::NotRegistered, why);
+            }
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// Tells when the client's `outboundTrafficPolicy` is another one; and where a route led on from what it dialled, when that
+    /// leaves the registry.
+    fn outbound_changes(&self, client: &Workload, routed: Option<SocketAddr>) -> JudgementChanges {
+        let (uid, namespace) = (client.uid.clone(), client.key.namespace.clone());
+        let class = OutboundClass { client: uid.clone(), namespace, routed };
+        self.outbound.changes(class, || {
+            move |world: &World| match routed {
+                Some(dialled) => unregistered(world, &uid, dialled).is_some(),
+                None => world.workload(&uid).is_some_and(|it| it.registry_only),
+            }
+        })
     }
 
     fn permitted(
@@ -153,7 +199,8 @@ impl Reach {
         let world = self.world.load();
         let (namespace, tunnelled) = (&from.client.key.namespace, to.captured().is_some());
         let key = ask.service.key();
-        if let Some(why) = unregistered(&world, from, ask) {
+        let dialled = ask.routed().unwrap_or(ask.dialled);
+        if let Some(why) = unregistered(&world, &from.client.uid, dialled) {
             return Err(Failure::new(Reason::NotRegistered, why));
         }
         if let Some(why) = unencrypted(&world, key, ask.port(), namespace, tunnelled, tls) {
@@ -190,9 +237,10 @@ impl Reach {
             let LeavingClass { service, port, namespace, tls, unguarded } = class;
             move |world: &World| {
                 let tunnelled = unguarded.is_none();
-                let registered = world.service(&service).is_some_and(|it| {
-                    it.port(port).is_some() && it.visibility.includes(&namespace)
-                });
+                let address = unguarded.as_ref().map(|(_, address)| address.ip());
+                let registered = world
+                    .service(&service)
+                    .is_some_and(|it| it.port(port).is_some() && it.is_meant(address, &namespace));
                 let tls = tls.as_ref().map(|Under(origin)| origin);
                 let unencrypted = unencrypted(world, &service, port, &namespace, tunnelled, tls);
                 let addressed = world.service(&service).zip(unguarded.as_ref());

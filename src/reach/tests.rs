@@ -115,7 +115,7 @@ impl Bench {
 }
 
 fn ask(service: Asked<'_>) -> Ask<'_> {
-    Ask { service, dialled: VIP.parse().unwrap(), subset: None }
+    Ask { service, dialled: VIP.parse().unwrap(), routed: None, subset: None }
 }
 
 /// A service with endpoints outside of the mesh, at this port.
@@ -409,6 +409,7 @@ async fn where_nobody_judges_at_the_other_end_this_half_does() {
         addressed: echo,
         port: 80,
         route: None,
+        delegate: None,
         backend: (echo, 80),
         workload,
         destination: SocketAddr::from(([127, 0, 0, 1], port)),
@@ -479,6 +480,79 @@ async fn live_connections_end_that_are_wanted_encrypted() {
         let ended = ended.map(|failure| failure.reason);
         let expected = ends.then_some(Reason::Unencrypted);
         assert_eq!(ended, expected, "{clients:?} {demand:?} {}", workload.is_some());
+    }
+}
+
+/// A ServiceEntry for all addresses of a network, on port 80.
+fn entry(name: &str, network: &str) -> Service {
+    let mut entry = service(name, "10.96.0.1", &[]);
+    (entry.entry, entry.resolution) = (Some(name.into()), Resolution::Dialled);
+    entry.hostname = format!("{name}.example").into();
+    entry.vips.clear();
+    entry.networks = vec![network.parse().unwrap()];
+    entry
+}
+
+/// Whatever takes a destination out of the registry, or the client under REGISTRY_ONLY, and in whichever order.
+#[tokio::test]
+async fn no_connection_outlives_its_place_in_the_registry() {
+    let mesh = |services: &[&Service], registry_only: bool| {
+        let client = Workload { registry_only, ..workload("client", "10.0.9.1") };
+        let all = services.iter().map(|service| (*service).clone());
+        all.fold(Fixture::default().workload(client), Fixture::service).mesh
+    };
+    let (here, there) = (&entry("ext", "198.51.100.0/24"), &entry("ext", "203.0.113.0/24"));
+    let hidden =
+        &Service { visibility: Visibility::Namespaces(vec!["else".into()]), ..here.clone() };
+    let front = &entry("front", "192.0.2.0/24");
+    let mut echo = outside(&["127.0.0.1"], 80);
+    echo.ports[0].port = 8080;
+    let (dialled, other_port) = ("198.51.100.7:80", "198.51.100.7:81");
+    // The service, what was dialled, whether a route led on from there to port 8080; the states, with the last of which it ends.
+    for (what, service, dialled, routed, states) in [
+        ("the policy", here, other_port, false, vec![mesh(&[here], false), mesh(&[here], true)]),
+        (
+            "the entry, then the policy",
+            here,
+            dialled,
+            false,
+            vec![mesh(&[here], false), mesh(&[], false), mesh(&[], true)],
+        ),
+        ("the entry", here, dialled, false, vec![mesh(&[here], true), mesh(&[], true)]),
+        ("its network", here, dialled, false, vec![mesh(&[here], true), mesh(&[there], true)]),
+        ("its visibility", here, dialled, false, vec![mesh(&[here], true), mesh(&[hidden], true)]),
+        (
+            "the entry that a route leads on from",
+            &echo,
+            "192.0.2.7:80",
+            true,
+            vec![mesh(&[front, &echo], true), mesh(&[&echo], true)],
+        ),
+    ] {
+        let mut states = states.into_iter().peekable();
+        let bench = Bench::new(Fixture { mesh: states.next().unwrap() });
+        let service = Arc::new(service.clone());
+        let dialled: SocketAddr = dialled.parse().unwrap();
+        let (from, to) = (bench.from(), Picked::dialled(dialled, None));
+        let port = if routed { 8080 } else { dialled.port() };
+        let ask = Ask {
+            service: Asked::Decided(&service),
+            dialled: SocketAddr::new(dialled.ip(), port),
+            routed: routed.then_some(dialled.port()),
+            subset: None,
+        };
+        let mut until = std::pin::pin!(bench.reach.until_denied(&from, &ask, (&to, None)));
+        loop {
+            let open = tokio::time::timeout(A_MOMENT, until.as_mut()).await;
+            assert!(open.is_err(), "{what}: cut too early, {open:?}");
+            bench.store.publish(states.next().unwrap());
+            if states.peek().is_none() {
+                break;
+            }
+        }
+        let cut = tokio::time::timeout(SOON, until).await;
+        let cut = cut.unwrap_or_else(|_| panic!("{what}: still open"));
+        assert_eq!(cut.reason, Reason::NotRegistered, "{what}: {cut}");
     }
 }
 

@@ -34,6 +34,7 @@ mod jwt;
 mod lies;
 mod recorder;
 mod removal;
+mod rules;
 mod runtime;
 mod shares;
 #[path = "../support/siege.rs"]

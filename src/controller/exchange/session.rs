@@ -18,6 +18,8 @@ const PACE: Duration = Duration::from_millis(25);
 /// Reports of one connection: an agent sends ten in a second, and an answer to each message of ours.
 const REPORTS_EACH_SECOND: f64 = 100.0;
 const REPORTS_AT_ONCE: f64 = 200.0;
+/// So many limits that a node says it has count as one report more: each of them is looked up.
+const LIMITS_OF_REPORT: f64 = 64.0;
 /// How often it is looked whether this replica still leads.
 const LOOK: Duration = Duration::from_secs(1);
 /// After this an agent must authenticate again; up to half as much longer. Less than a connection lasts at this port.
@@ -118,11 +120,13 @@ impl Session {
         let (room, at) = self.room;
         let more = REPORTS_EACH_SECOND * now.saturating_duration_since(at).as_secs_f64();
         let room = (room + more).min(REPORTS_AT_ONCE);
-        if room < 1.0 {
+        report.check().map_err(Status::invalid_argument)?;
+        let limits = report.joins.as_ref().map_or(0, |joins| joins.limits.len());
+        let cost = 1.0 + limits as f64 / LIMITS_OF_REPORT;
+        if room < cost {
             return Err(Status::resource_exhausted("too many reports"));
         }
-        self.room = (room - 1.0, now);
-        report.check().map_err(Status::invalid_argument)?;
+        self.room = (room - cost, now);
         if let Some(joins) = &report.joins {
             let (granted, refused) = self.exchange.judge(&self.node, joins).await;
             self.exchange.broker.lock().join(self.number, granted, refused);

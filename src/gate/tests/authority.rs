@@ -239,6 +239,7 @@ fn the_clients_half_judges_for_whom_nobody_speaks() {
             addressed: service,
             port: 80,
             route,
+            delegate: None,
             backend: (of_backend, 80),
             workload,
             destination,
@@ -260,7 +261,8 @@ fn leaving<'a>(
     destination: std::net::SocketAddr,
 ) -> Way<'a> {
     let backend = (service, 80);
-    Way { addressed: service, port: 80, route, backend, workload: None, destination }
+    let (port, delegate) = (80, None);
+    Way { addressed: service, port, route, delegate, backend, workload: None, destination }
 }
 
 /// An entry of one's own is no way around one that everybody has.

@@ -295,6 +295,7 @@ fn the_clients_half_asks_the_waypoint_only() {
             addressed: service,
             port: 80,
             route: None,
+            delegate: None,
             backend: (service, 80),
             workload,
             destination,

@@ -62,7 +62,15 @@ fn leaves(world: &World, name: &str, port: u16, to: &str) -> bool {
     let connection =
         Connection { client: Some(&client), source: "10.0.9.9".parse().unwrap(), destination };
     let backend = (&**service, port);
-    let way = Way { addressed: service, port, route: None, backend, workload: None, destination };
+    let way = Way {
+        addressed: service,
+        port,
+        route: None,
+        delegate: None,
+        backend,
+        workload: None,
+        destination,
+    };
     Gate::for_uncaptured(world, &way).decide(&connection, None).is_ok()
 }
 

@@ -34,7 +34,7 @@ use crate::l7::message::{deadline, headers};
 use crate::l7::upstream::{Lease, SendError, UpstreamError};
 use crate::l7::worker::guards::{self, Asking};
 use crate::model::Retry;
-use crate::policy::Verified;
+use crate::policy::{Denial, Verified};
 use crate::reach::Attempts;
 use crate::world::World;
 
@@ -309,6 +309,9 @@ impl Routed {
         headers::strip_internal(arrived.request.headers_mut());
         headers::take_attempt(arrived.request.headers_mut());
         headers::strip_hop_by_hop(arrived.request.headers_mut());
+        if let Err(denial) = self.judge().judge_lent(&self.world, picked, &arrived.request) {
+            return Err(denied(denial, arrived));
+        }
         let captured = picked.captured();
         let (backend, port) = &self.plan.backend;
         let namespace = &self.session.client.key.namespace;
@@ -443,11 +446,7 @@ impl Routed {
                 let filtered = permit.filtered.map(|it| (it, permit.bearer));
                 Ok(Prepared { notes: permit.notes, filtered, asks: permit.asks })
             }
-            Err(denial) => {
-                let (uri, headers) = (arrived.request.uri(), arrived.request.headers());
-                let answer = Answer::of_denial(&denial, uri, headers);
-                Err(Box::new(Refused { answer, notes: denial.notes, keys: denial.keys }))
-            }
+            Err(denial) => Err(denied(denial, arrived)),
         }
     }
 
@@ -530,6 +529,12 @@ impl Routed {
         let why = balance::nobody(service, *port, &self.plan.caller(&self.session));
         Answer::no_healthy_upstream(why)
     }
+}
+
+fn denied(denial: Denial, arrived: &Arrived) -> Box<Refused> {
+    let (uri, headers) = (arrived.request.uri(), arrived.request.headers());
+    let answer = Answer::of_denial(&denial, uri, headers);
+    Box::new(Refused { answer, notes: denial.notes, keys: denial.keys })
 }
 
 /// Tells the application how long it has, where there is a deadline.

@@ -15,8 +15,8 @@ pub(in crate::l7) async fn carry(session: &Session, stream: Rewind<Carrier>) {
     let telemetry = &context.dependencies.telemetry;
     let _busy = session.seat.carries_bytes();
     let from = session.downstream();
-    let ask =
-        Ask { service: Asked::Present(&session.service), dialled: session.dialled, subset: None };
+    let (service, dialled) = (Asked::Present(&session.service), session.dialled);
+    let ask = Ask { service, dialled, routed: None, subset: None };
     match context.reach.endpoint(&from, &ask).await {
         Ok(Reached { picked, upstream, permit, tls }) => {
             let in_process = upstream.is_local();
@@ -26,7 +26,8 @@ pub(in crate::l7) async fn carry(session: &Session, stream: Rewind<Carrier>) {
             let mut record = telemetry.connection(start);
             let copied = tokio::select! {
                 copied = copy::copy(stream, upstream, &record) => copied,
-                denied = context.reach.until_denied(&from, &ask, (&picked, tls.as_ref())) => {
+                // In memory of its own, since it is larger than what is copied with.
+                denied = Box::pin(context.reach.until_denied(&from, &ask, (&picked, tls.as_ref()))) => {
                     return record.fail(denied.reason, cut_after_a_change(&denied.why));
                 }
                 over = reach::until_over(picked.limits(), || record.carried()) => {

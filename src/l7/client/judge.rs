@@ -10,7 +10,8 @@ use super::plan::{Chosen, Plan};
 use super::session::Session;
 use crate::balance::Picked;
 use crate::base::{PolicyNote, Reason};
-use crate::gate::{self, Ask, Gate, Permit, Providers, Views};
+use crate::ext_authz::Mutations;
+use crate::gate::{self, Addressed, Ask, Gate, Permit, Providers, Views};
 use crate::jwt::KeySource;
 use crate::l7::exchange::answer::Answer;
 use crate::l7::message::lasting::{self, End, Kept};
@@ -38,15 +39,7 @@ impl Judge<'_> {
         request: &Request<B>,
         providers: Providers<'_>,
     ) -> Result<Option<Permit>, Denial> {
-        let Plan { addressed, port, chosen, backend: (backend, backend_port), .. } = self.plan;
-        let way = gate::Way {
-            addressed,
-            port: *port,
-            route: chosen.as_ref().map(Chosen::route),
-            backend: (backend, *backend_port),
-            workload: picked.workload.as_deref(),
-            destination: picked.address,
-        };
+        let way = self.way(picked);
         let arrives = sent::policy_request(request.method(), request.uri(), request.headers());
         let sent = match self.before.filter(|_| self.is_producers()) {
             Some(sent) => sent::policy_request(request.method(), &sent.uri, &sent.headers),
@@ -56,10 +49,66 @@ impl Judge<'_> {
         reach::judge(world, &self.session.downstream(), &way, Some(views))
     }
 
-    /// The route is of the addressed service's own namespace.
+    /// Whether the request may go to an endpoint by whom its rule is ([`Plan::lent`]). As in Istio, where the waypoint that carries
+    /// the rule out calls in its own name; here, where it calls in the client's, both must be permitted.
+    pub(in crate::l7) fn judge_lent<B>(
+        &self,
+        world: &World,
+        picked: &Picked,
+        request: &Request<B>,
+    ) -> Result<(), Denial> {
+        let client = &self.session.client;
+        let owner = picked.workload.as_ref().map_or(&self.plan.backend.0.key, |it| &it.key);
+        let Some(waypoint) = self.plan.lent(world, client, &owner.namespace) else {
+            return Ok(());
+        };
+        // What the addressed service itself asks of its clients is no matter of its waypoint's name.
+        let (backend, port) = &self.plan.backend;
+        let gate = match &picked.workload {
+            Some(workload) if workload.is_captured() => {
+                Gate::new(world, workload, picked.address.port(), &Addressed::Workload)
+            }
+            _ => Gate::for_uncaptured(world, &reach::direct(backend, *port, picked)),
+        };
+        let connection = Connection {
+            client: Some(&waypoint),
+            source: self.session.client_address.ip(),
+            destination: picked.address,
+        };
+        let arrives = sent::policy_request(request.method(), request.uri(), request.headers());
+        let views =
+            Views { providers: Providers::Permit(Mutations::NONE), ..Views::same(&arrives) };
+        let denied = |denial: Denial| {
+            let by = self.plan.chosen.as_ref().map(Chosen::route);
+            let by = by.map_or_else(|| "a mirror".to_owned(), ToString::to_string);
+            let why = format!(
+                "{by} leads clients of {} to the namespace {}, where {waypoint}, which carries it out, may not go: {}",
+                client.key.namespace, owner.namespace, denial.why
+            );
+            Denial { why, ..denial }
+        };
+        gate.decide_views(&connection, Some(views)).map(|_| ()).map_err(denied)
+    }
+
+    fn way<'a>(&'a self, picked: &'a Picked) -> gate::Way<'a> {
+        let Plan { addressed, port, chosen, backend: (backend, backend_port), .. } = self.plan;
+        gate::Way {
+            addressed,
+            port: *port,
+            route: chosen.as_ref().map(Chosen::route),
+            delegate: chosen.as_ref().and_then(Chosen::delegate),
+            backend: (backend, *backend_port),
+            workload: picked.workload.as_deref(),
+            destination: picked.address,
+        }
+    }
+
+    /// The rule is of the addressed service's own namespace.
     pub(in crate::l7) fn is_producers(&self) -> bool {
-        let (service, route) = (&self.plan.addressed.key, self.plan.chosen.as_ref());
-        speaks_for(service, route.map(Chosen::route), &service.namespace)
+        let (service, chosen) = (&self.plan.addressed.key, self.plan.chosen.as_ref());
+        let route = chosen.map(Chosen::route);
+        let led = route.into_iter().chain(chosen.and_then(Chosen::delegate));
+        speaks_for(service, led, &service.namespace)
     }
 
     /// Ends when a request may not go on. Every change may concern it, and it is judged once in a while at most, so that a
@@ -69,6 +118,10 @@ impl Judge<'_> {
         let mut changes = store.subscribe();
         loop {
             let world = store.snapshot();
+            let Session { client, dialled, .. } = self.session;
+            if let Some(why) = reach::unregistered(&world, &client.uid, *dialled) {
+                return (Reason::NotRegistered, cut_after_a_change(&why));
+            }
             if let Some(why) = self.unencrypted(&world, picked) {
                 return (Reason::Unencrypted, cut_after_a_change(&why));
             }

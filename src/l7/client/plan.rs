@@ -10,13 +10,14 @@ use http::{HeaderMap, StatusCode, Uri};
 
 use super::session::Session;
 use crate::balance::{self, Caller, Picked};
-use crate::base::{ObjectKey, Str};
+use crate::base::{Identity, ObjectKey, Str};
 use crate::filter::{self, Hedging, HttpFilter, Pair, SessionPersistence, Token};
 use crate::l7::exchange::answer::Answer;
 use crate::model::{
     AppProtocol, Backend, BackendRef, Binding, HttpRoute, HttpRule, Retry, RouteKind, Service,
-    Timeouts,
+    Timeouts, Workload,
 };
+use crate::policy::lends_the_clients_name;
 use crate::reach::Attempts;
 use crate::route::{self, Head, Selection};
 use crate::traffic::{Balancer, Destination, Hashed};
@@ -43,6 +44,8 @@ struct Aim {
     hashed: Option<Hashed>,
     /// The subset that a copy goes to. Of other requests the rule says it.
     subset: Option<Str>,
+    /// Of a copy that a rule sends in the client's name to a namespace that is neither's ([`Plan::lent`]).
+    lent: Option<Identity>,
 }
 
 impl Plan {
@@ -51,9 +54,11 @@ impl Plan {
         service: &Arc<Service>,
         port: u16,
         subset: Option<Str>,
+        lent: Option<Identity>,
     ) -> Self {
         let backend = (service.clone(), port);
-        let aim = subset.map(|subset| Box::new(Aim { hashed: None, subset: Some(subset) }));
+        let is_aimed = subset.is_some() || lent.is_some();
+        let aim = is_aimed.then(|| Box::new(Aim { hashed: None, subset, lent }));
         Self { addressed: service.clone(), port, chosen: None, backend, aim, session: None }
     }
 
@@ -136,6 +141,42 @@ impl Plan {
         self.aim.as_ref()?.hashed.as_ref()
     }
 
+    /// The account of the waypoint whose rule leads the client's request to something of `namespace`, where the rule's authors and the
+    /// client are of others: there it goes in the client's name, and so must not reach what the waypoint's own name would not. A
+    /// Service of that namespace has agreed to routes of Gateway API (ReferenceGrant).
+    pub(in crate::l7) fn lent(
+        &self,
+        world: &World,
+        client: &Workload,
+        namespace: &str,
+    ) -> Option<Identity> {
+        if let Some(lent) = self.aim.as_ref().and_then(|aim| aim.lent.as_ref()) {
+            return Some(lent.clone());
+        }
+        let is_virtual = self.chosen.as_ref()?.is_virtual();
+        if !is_virtual && self.backend.0.key.namespace == namespace {
+            return None;
+        }
+        self.lent_to(world, client, namespace)
+    }
+
+    /// The same for a copy.
+    pub(in crate::l7) fn lent_to(
+        &self,
+        world: &World,
+        client: &Workload,
+        namespace: &str,
+    ) -> Option<Identity> {
+        let chosen = self.chosen.as_ref()?;
+        let led = std::iter::once(chosen.route()).chain(chosen.delegate());
+        let root = &world.names.root_namespace;
+        if !lends_the_clients_name(led, &client.key.namespace, namespace, root) {
+            return None;
+        }
+        let waypoint = world.waypoint(self.addressed.waypoint.waypoint()?)?;
+        Some(waypoint.identity.clone())
+    }
+
     /// The subset of the backend that takes the request; `None`: all of it.
     fn subset(&self) -> Option<&str> {
         let own = self.aim.as_ref().and_then(|aim| aim.subset.as_deref());
@@ -204,6 +245,15 @@ impl Chosen {
         &self.route.key
     }
 
+    pub(in crate::l7) fn is_virtual(&self) -> bool {
+        self.route.kind == RouteKind::Virtual
+    }
+
+    /// Whom the route has left the rule to.
+    pub(in crate::l7) fn delegate(&self) -> Option<&ObjectKey> {
+        self.rule()?.delegate.as_ref()
+    }
+
     /// For messages: the route's kind and key.
     fn described(&self) -> String {
         format!("{} {}", self.route.kind, self.route.key)
@@ -254,12 +304,16 @@ pub(in crate::l7) fn hash(
 pub(in crate::l7) fn route(
     world: &World,
     service: &ObjectKey,
-    port: u16,
+    dialled: SocketAddr,
     client_namespace: &str,
     head: &Head<'_>,
 ) -> Result<Route, Answer> {
-    let Some(addressed) = world.service(service) else {
-        let why = format!("Service {service} does not exist any more");
+    let port = dialled.port();
+    let meant = |it: &&Arc<Service>| it.is_meant(Some(dialled.ip()), client_namespace);
+    let Some(addressed) = world.service(service).filter(meant) else {
+        let why = format!(
+            "Service {service} does not exist any more, is not for clients of {client_namespace}, or has not {dialled}"
+        );
         return Err(Answer::no_healthy_upstream(why));
     };
     let selection = match &addressed.waypoint {
@@ -364,7 +418,8 @@ impl Route {
         backend: (Arc<Service>, u16),
         hashed: Option<Hashed>,
     ) -> Plan {
-        let aim = hashed.map(|hashed| Box::new(Aim { hashed: Some(hashed), subset: None }));
+        let aim =
+            hashed.map(|hashed| Box::new(Aim { hashed: Some(hashed), subset: None, lent: None }));
         let Self { addressed, port, chosen, session } = self;
         Plan { addressed, port, chosen, backend, aim, session }
     }

@@ -216,12 +216,12 @@ impl Planning<'_> {
     /// The rule that takes the request.
     fn route(&self) -> Result<plan::Route, Answer> {
         let request = &self.arrived.request;
-        let (service, port) = (&self.session.service, self.session.dialled.port());
+        let (service, dialled) = (&self.session.service, self.session.dialled);
         let namespace = &self.session.client.key.namespace;
         let who = Who::Workload(&self.session.client.uid);
         let client = Client { namespace, who, selected_by: None };
         let head = sent::head(request.method(), request.uri(), request.headers(), client);
-        plan::route(self.world, service, port, namespace, &head)
+        plan::route(self.world, service, dialled, namespace, &head)
     }
 
     /// To the backend whose turn it is, unless a filter answers instead.

@@ -182,7 +182,8 @@ impl Gates {
             (Addressed::Route { service, .. }, Some(through_route))
                 if path.leads(service, &head, |route, rule, backend| {
                     let filters = [&rule.filters[..], &backend.filters];
-                    path.lifts(service, route) && (verified.is_some() || path.is_past(filters))
+                    path.lifts(service, route, rule)
+                        && (verified.is_some() || path.is_past(filters))
                 }) =>
             {
                 through_route
@@ -222,7 +223,7 @@ impl<B> Path<'_, B> {
         let client = self.inbound.as_client();
         let head = sent::head(arrived.method(), &sent.uri, &sent.headers, client);
         let leads = self.leads(service, &head, |route, rule, backend| {
-            speaks_for(&service.key, Some(&route.key), &service.key.namespace)
+            speaks_for(&service.key, route.authors(rule), &service.key.namespace)
                 && sent.becomes([&rule.filters, &backend.filters], arrived)
         });
         leads.then_some(sent)
@@ -237,9 +238,9 @@ impl<B> Path<'_, B> {
         arrived.filtered(filters) == arrived
     }
 
-    /// Whether being routed here by `route` stands in for the policies of the services that guard this workload.
-    fn lifts(&self, service: &Service, route: &HttpRoute) -> bool {
-        speaks_for(&service.key, Some(&route.key), &self.inbound.workload.key.namespace)
+    /// Whether being routed here by a rule stands in for the policies of the services that guard this workload.
+    fn lifts(&self, service: &Service, route: &HttpRoute, rule: &HttpRule) -> bool {
+        speaks_for(&service.key, route.authors(rule), &self.inbound.workload.key.namespace)
     }
 
     /// Whether a rule of the service, on any of its ports (the tunnel does not say which was dialled), takes the request,

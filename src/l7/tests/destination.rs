@@ -286,29 +286,38 @@ async fn raw(mut stream: tokio::net::TcpStream, request: String) -> String {
     answer
 }
 
+/// A service `front` whose route leads what begins with `/in` to `echo`, as this delegate says, if anyone.
+fn leading_on(at: SocketAddr, delegate: Option<&str>) -> Fixture {
+    let mut mesh = rewriting(at);
+    let backend = mesh.mesh.services[0].as_ref().clone();
+    let mut frontend = fixture::service("front", "10.96.0.7", &[]);
+    frontend.waypoint = bound_to("waypoint");
+    let mut route = mesh.mesh.routes.remove(0).as_ref().clone();
+    route.parents[0].service = key("front");
+    let rule = &mut route.rules[0];
+    rule.delegate = delegate.map(key);
+    rule.filters.clear();
+    rule.matches[0].path = PathMatch::Prefix("/in".into());
+    rule.backends[0].target = BackendRef::Service { service: backend.key.clone(), port: 80 };
+    mesh.service(frontend).route(route)
+}
+
 #[tokio::test]
 async fn follows_routes_to_other_services() {
     let at = application("app").await;
-    let mesh = |waypoint: bool| {
-        let mut mesh = rewriting(at);
-        let backend = mesh.mesh.services[0].as_ref().clone();
-        let mut frontend = fixture::service("front", "10.96.0.7", &[]);
-        frontend.waypoint = if waypoint { bound_to("waypoint") } else { Binding::None };
-        let mut route = mesh.mesh.routes.remove(0).as_ref().clone();
-        route.parents[0].service = key("front");
-        route.rules[0].filters.clear();
-        route.rules[0].matches[0].path = PathMatch::Prefix("/in".into());
-        route.rules[0].backends[0].target =
-            BackendRef::Service { service: backend.key.clone(), port: 80 };
-        mesh.service(frontend).route(route)
-    };
-    let lab = Lab::new(mesh(true), WorkerSettings::for_tests());
     let front = Some("front.shop.svc.cluster.local");
-    for (path, status) in [("/in", 200), ("/out", 403)] {
+    for (delegate, path, status) in [
+        // Through the route the front's policies hold; otherwise every service's, so also that of `echo`.
+        (None, "/in", 200),
+        (None, "/out", 403),
+        (Some("shop/part"), "/in", 200),
+        // A rule that is left to another namespace is that namespace's word, which lifts nothing.
+        (Some("evil/part"), "/in", 403),
+    ] {
+        let lab = Lab::new(leading_on(at, delegate), WorkerSettings::for_tests());
         let stream = lab.arrive("echo", at, Some(identity("client")), front).await;
         let answer = Client::http1(stream).await.get(path).await;
-        // Through the route the front's policies hold; otherwise every service's, so also that of `echo`.
-        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(answer.status, status, "{delegate:?} {path}");
     }
 }
 

@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use super::scripted::{Script, Step};
 use super::support::*;
 use crate::l7::WorkerSettings;
+use crate::model::*;
 use crate::source;
 use crate::traffic::{Named, Ports, Subset};
-use crate::world::fixture::Fixture;
+use crate::world::fixture::{self, Fixture, bound_to, identity, policy};
 
 /// A service `echo` with two applications as its endpoints, the subsets `v1` and `v2`, one without an endpoint, and a service
 /// `other`; with what the VirtualService makes of its rules.
@@ -269,4 +270,78 @@ async fn browsers_are_answered_by_the_policy() {
     let answer = client.send(Method::OPTIONS, "/", &other).await.unwrap();
     assert_eq!(answer.headers["x-from"], "one", "it is forwarded");
     assert!(!answer.headers.contains_key("access-control-allow-origin"));
+}
+
+/// A service of another namespace that permits these clients, and what a VirtualService of `namespace` makes of requests to `echo`.
+fn beside(at: [SocketAddr; 2], allowed: &[&str], namespace: &str, rule: Value) -> Fixture {
+    let [front, api] = at;
+    let pod = outsider("pay/api", api);
+    let mut service = bound("pay/api", "10.96.0.8", &pod, api);
+    service.waypoint = bound_to("pay/waypoint");
+    let principals = allowed.iter().map(|it| StringMatch::Exact(identity(it).principal().into()));
+    let principals = Values { any: principals.collect(), none: Vec::new() };
+    let rules =
+        vec![Rule { from: vec![Source { principals, ..Source::default() }], ..Rule::default() }];
+    let scope = Scope::Targets(vec![PolicyTarget::Service("api".into())]);
+    let mut mesh = shop(front)
+        .workload(fixture::workload("prod/client", "127.0.0.8"))
+        .workload(pod)
+        .service(service)
+        .waypoint(fixture::waypoint("pay/waypoint"))
+        .policy(policy("pay/only", Action::Allow, scope, rules));
+    let spec = json!({"hosts": ["echo.shop.svc.cluster.local"], "http": [rule]});
+    let services = &mesh.mesh.services;
+    let routes = source::compiled_virtual_service(services, namespace, "rules", &spec);
+    mesh.mesh.routes.extend(routes);
+    mesh
+}
+
+fn to_api() -> Value {
+    json!({"host": "api.pay.svc.cluster.local", "port": {"number": 80}})
+}
+
+/// Whoever calls a service lends its owner no name: there the owner leads it where the owner itself may go, as a waypoint of Istio, which
+/// calls in its own name.
+#[tokio::test]
+async fn no_owner_of_a_service_uses_a_clients_name_in_a_third_namespace() {
+    let at = [application("front").await, application("api").await];
+    let (prod, waypoint) = ("prod/client", "waypoint");
+    for (author, client, allowed, status) in [
+        ("shop", prod, &[prod][..], 403),
+        ("shop", prod, &[waypoint], 403),
+        ("shop", prod, &[prod, waypoint], 200),
+        // What the client's own namespace says, or the operator, is in the client's name.
+        ("prod", prod, &[prod], 200),
+        ("istio-system", prod, &[prod], 200),
+        ("shop", "client", &["client"], 200),
+    ] {
+        let rule = json!({"rewrite": {"uri": "/pay"}, "route": [{"destination": to_api()}]});
+        let lab = Lab::new(beside(at, allowed, author, rule), WorkerSettings::for_tests());
+        let mut client = Client::http1(lab.dial(client, "echo").await).await;
+        let answer = client.get("/").await;
+        assert_eq!(answer.status, status, "{author} {allowed:?}: {}", answer.body);
+        assert_eq!(answer.body.contains("/pay"), status == 200, "{}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn no_copy_is_sent_in_a_clients_name_to_a_third_namespace() {
+    let front = application("front").await;
+    let prod = "prod/client";
+    for (allowed, count) in [(&[prod][..], 0), (&[prod, "waypoint"], 1)] {
+        let (api, script) = Script::start(&[Step::Status(200)]).await;
+        let destination = json!({"host": "echo.shop.svc.cluster.local"});
+        let rule = json!({"route": [{"destination": destination}], "mirror": to_api()});
+        let mesh = beside([front, api], allowed, "shop", rule);
+        let lab = Lab::new(mesh, WorkerSettings::for_tests());
+        let mut client = Client::http1(lab.dial(prod, "echo").await).await;
+        assert_eq!(client.get("/").await.status, StatusCode::OK);
+        let mirrors = lab.telemetry.mirror();
+        let begun = Instant::now();
+        while mirrors.answered.get() + mirrors.failed.get() == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the copy has no end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(script.wait_for(count).await.len(), count, "{allowed:?}");
+    }
 }

@@ -52,6 +52,10 @@ const WITHIN: &str = "spec.trafficPolicy";
 /// On a rule: what is used in place of LEAST_REQUEST. No field of Istio's names it.
 const LOAD_BALANCER: &str = "isthmus.io/load-balancer";
 const PEAK_EWMA: &str = "PEAK_EWMA";
+/// Policies that the rules of one namespace may have for one host, those of subsets included. Each costs every endpoint of the service.
+const MOST_OF_HOST: usize = 256;
+/// The same for all hosts with a star: each costs every service that it covers, which may be all of the mesh.
+const MOST_WIDE: usize = 32;
 
 /// Every rule that says something, to be looked up by service.
 #[derive(Default, PartialEq)]
@@ -142,7 +146,7 @@ impl Rules {
             constraints: Constraints::collect(cx),
             ..Self::default()
         };
-        let mut known = Known::default();
+        let (mut known, mut room) = (Known::default(), Room::default());
         let mut selectors: BTreeMap<Str, Vec<(Labels, Str)>> = BTreeMap::new();
         let objects = cx.objects;
         let mut rules: Vec<_> = objects.all::<DestinationRule>().collect();
@@ -154,7 +158,8 @@ impl Rules {
             match rule.read() {
                 Ok(spec) => {
                     let balancer = annotation(&rule.metadata, LOAD_BALANCER);
-                    let added = all.add(cx, &baseline, &mut known, (key, balancer, &spec));
+                    let held = (&mut known, &mut room);
+                    let added = all.add(cx, &baseline, held, (key, balancer, &spec));
                     if let Some(selector) = added {
                         let of_namespace = selectors.entry(key.namespace.clone()).or_default();
                         of_namespace.push((selector, key.name.clone()));
@@ -221,7 +226,7 @@ impl Rules {
         &mut self,
         cx: &mut Context<'_>,
         baseline: &Baseline,
-        known: &mut Known,
+        (known, room): (&mut Known, &mut Room),
         (key, balancer, spec): (&ObjectKey, Option<&str>, &DestinationRuleSpec),
     ) -> Option<Labels> {
         if let Some(other) = balancer.filter(|it| *it != PEAK_EWMA) {
@@ -241,6 +246,9 @@ impl Rules {
             return None;
         }
         let host = by_host::full_host(cx, key, &spec.host);
+        if !room.take(cx, key, &host, 1 + said.subsets.len()) {
+            return None;
+        }
         let selector = spec.workload_selector.as_ref().map(|it| it.match_labels.clone());
         let selector = selector.filter(|labels| !labels.is_empty());
         let exported = match &selector {
@@ -411,6 +419,34 @@ impl Rules {
 
 /// Which rule of a namespace, for a host and with a selector, came first.
 type Known = BTreeMap<(Str, String, Option<Labels>), Held>;
+
+/// How many policies the rules of a namespace have for a host, and for hosts with a star.
+#[derive(Default)]
+struct Room(HashMap<(Str, Str), usize>);
+
+impl Room {
+    /// `false` where there is no room for so many more, which is told.
+    fn take(&mut self, cx: &mut Context<'_>, key: &ObjectKey, host: &str, count: usize) -> bool {
+        let is_wide = host.starts_with('*');
+        let (of, most) = match is_wide {
+            true => ("*", MOST_WIDE),
+            false => (host, MOST_OF_HOST),
+        };
+        let taken = self.0.entry((key.namespace.clone(), of.into())).or_default();
+        if *taken + count > most {
+            let hosts = if is_wide { "hosts with a star" } else { "this host" };
+            let reason = format!(
+                "the rules of {} that are older have {taken} policies for {hosts}, subsets included, and {most} is the most: \
+                 nothing of this rule is in force, but what it wants encrypted stays so",
+                key.namespace
+            );
+            cx.error::<DestinationRule>(key, "spec.host", reason);
+            return false;
+        }
+        *taken += count;
+        true
+    }
+}
 
 /// One that holds.
 struct Held {

@@ -2,9 +2,12 @@
 //! encrypted and cannot be is refused by the data path, and never goes out in the clear.
 //!
 //! Whose word counts for whom, the nearest first: DestinationRules of the client's namespace, those of the service's own namespace as
-//! far as `exportTo` goes, and if that has none for the host, those of the root namespace; then BackendTLSPolicies, which stand in the
-//! service's namespace, those for one port (`sectionName`) before others. Of one namespace the rules with the most specific host count, the
-//! oldest first. A rule that says nothing of TLS leaves it to the next; one that says DISABLE does not.
+//! far as `exportTo` goes, and for clients who see none for the host there, those of the root namespace; then BackendTLSPolicies, which
+//! stand in the service's namespace, those for one port (`sectionName`) before others. Of one namespace the rules with the most specific
+//! host count, the oldest first. A rule that says nothing of TLS leaves it to the next; one that says DISABLE does not.
+//!
+//! A rule with a `workloadSelector` takes TLS from nobody: TLS that it asks for is refused for all clients of its namespace, and
+//! otherwise it counts as if it were not there.
 
 mod policy;
 mod settings;
@@ -70,16 +73,24 @@ impl Encryptions {
             refuse(&mut wish, "the rule cannot be read", false);
         } else if subsets_differ(spec) {
             refuse(&mut wish, "its subsets have TLS of their own", true);
-        } else if spec.get("workloadSelector").is_some_and(|it| !it.is_null()) {
+        }
+        let selects = spec.get("workloadSelector").is_some_and(|it| !it.is_null());
+        if selects {
             refuse(&mut wish, "the rule has a workloadSelector", false);
+            ignore_plaintext(cx, key, &mut wish);
         }
         if wish.is_anything() {
             complain(cx, key, &wish);
+        } else if selects {
+            return;
         }
         let Some(host) = spec.get("host").and_then(Value::as_str) else { return };
         let to = spec.get("exportTo").and_then(Value::as_array).into_iter().flatten();
         let to = to.filter_map(Value::as_str);
-        let exported = by_host::exported(cx, Kind::DestinationRule, key, to);
+        let exported = match selects {
+            true => Some(vec![key.namespace.clone()]),
+            false => by_host::exported(cx, Kind::DestinationRule, key, to),
+        };
         let host = by_host::full_host(cx, key, host);
         self.rules.add(&host, &key.namespace, DestinationTls { wish: Arc::new(wish), exported });
     }
@@ -92,29 +103,48 @@ impl Encryptions {
         }
         let namespace = &service.key.namespace;
         let by_namespace = self.rules.most_specific(&service.hostname);
-        let spoken = by_namespace.contains_key(namespace);
-        let speaks = |of: &Str| of == namespace || *of == self.root_namespace && !spoken;
-        // The nearest first: what clients' own namespaces say, then what is said for others.
-        for (of, rules) in by_namespace.iter().filter(|(of, _)| !speaks(of)) {
-            for rule in rules.iter().filter(|rule| rule.wish.is_anything()) {
+        // The nearest first: what clients' own namespaces say, then what is said for others. What the root namespace says for the
+        // whole mesh is no nearer to its own clients.
+        for (of, rules) in by_namespace.iter().filter(|(of, _)| **of != namespace) {
+            let is_near =
+                |rule: &DestinationTls| **of != self.root_namespace || rule.exported.is_some();
+            let rules = rules.iter().filter(|rule| is_near(rule));
+            for rule in rules.filter(|rule| rule.wish.is_anything()) {
                 encryption.add(Some(of), with_names(&rule.wish, names));
             }
         }
-        for (_, rules) in by_namespace.iter().filter(|(of, _)| speaks(of)) {
-            for rule in rules.iter().filter(|rule| rule.wish.is_anything()) {
-                let wish = with_names(&rule.wish, names);
-                match &rule.exported {
-                    None => encryption.add(None, wish),
-                    Some(clients) => {
-                        clients.iter().for_each(|it| encryption.add(Some(it), wish.clone()));
-                    }
-                }
-            }
+        let none = Vec::new();
+        let own = by_namespace.get(namespace).unwrap_or(&none);
+        add_exported(&mut encryption, own, names, &[]);
+        // Whoever sees a rule of the service's namespace is told nothing by the root namespace's.
+        let seen = own.iter().map(|rule| rule.exported.clone()).collect::<Option<Vec<_>>>();
+        if let Some(seen) = seen.filter(|_| self.root_namespace != *namespace) {
+            let root = by_namespace.get(&self.root_namespace).unwrap_or(&none);
+            add_exported(&mut encryption, root, names, &seen.concat());
         }
         for wish in self.policies.of(service) {
             encryption.add(None, Arc::new(wish));
         }
         encryption
+    }
+}
+
+/// Adds the rules of the service's or the root namespace, for clients who see them, but those of some namespaces.
+fn add_exported(
+    encryption: &mut Encryption,
+    rules: &[&DestinationTls],
+    names: &[String],
+    except: &[Str],
+) {
+    for rule in rules.iter().filter(|rule| rule.wish.is_anything()) {
+        let wish = with_names(&rule.wish, names);
+        match &rule.exported {
+            None => encryption.add_except(except, wish),
+            Some(clients) => {
+                let others = clients.iter().filter(|it| !except.contains(it));
+                others.for_each(|it| encryption.add(Some(it), wish.clone()));
+            }
+        }
     }
 }
 
@@ -179,6 +209,20 @@ fn refuse(wish: &mut Wish, why: &str, all: bool) {
         if all || matches!(demand, Demand::Tls(_)) {
             *demand = Demand::Impossible(why.into());
         }
+    }
+}
+
+/// What some clients of the namespace are to send in the clear, others may not.
+fn ignore_plaintext(cx: &mut Context<'_>, key: &ObjectKey, wish: &mut Wish) {
+    let mut ignored = false;
+    for demand in wish.ports.values_mut().chain([&mut wish.rest]) {
+        if *demand == Demand::Plaintext {
+            (*demand, ignored) = (Demand::Nothing, true);
+        }
+    }
+    if ignored {
+        let reason = "DISABLE has no effect beside workloadSelector: it would hold for all clients of the namespace";
+        cx.warn::<DestinationRule>(key, "spec.trafficPolicy.tls.mode", reason);
     }
 }
 

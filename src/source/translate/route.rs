@@ -133,6 +133,7 @@ fn keep(
     filters.extend(rule.session_persistence.clone().map(HttpFilter::SessionPersistence));
     HttpRule {
         name: rule.name.into(),
+        delegate: None,
         matches: rule.matches.clone(),
         filters,
         backends: resolve_all(cx, backends, place, rule),

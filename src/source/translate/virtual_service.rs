@@ -39,6 +39,10 @@ use streams::Streams;
 
 /// The gateway that stands for the mesh.
 const MESH: &str = "mesh";
+/// VirtualServices of one namespace with hosts that have a star: each costs every service that it covers, which may be all of the mesh.
+const MOST_WIDE: usize = 64;
+/// Rules that one becomes, a match and a port each.
+const MOST_RULES: usize = 16_384;
 
 /// Kept from translation to translation.
 #[derive(Default)]
@@ -107,7 +111,7 @@ impl VirtualServices {
         let routes = rivals::Routes::of(routes.attached());
         let mut delegates = Delegates::of(objects, cx.settings);
         let (mut models, mut streams) = (Vec::new(), Vec::new());
-        let mut held = Held::default();
+        let (mut held, mut wide) = (Held::default(), BTreeMap::new());
         for (key, object) in all {
             if is_of_other_revision(cx.settings, object) {
                 continue;
@@ -115,6 +119,9 @@ impl VirtualServices {
             work::did("virtual services translated");
             labels::check(cx, Kind::VirtualService, key, object);
             let mut one = One { cx, key, spec: &object.spec.0, services: &services, sources };
+            if one.is_wide() && !one.has_room(wide.entry(&key.namespace).or_default()) {
+                continue;
+            }
             let found = one.hosts();
             streams.extend(one.streams(&found, created(&object.metadata)));
             let routes_of = one.routes(&mut delegates, &found, created(&object.metadata));
@@ -141,11 +148,17 @@ impl VirtualServices {
     }
 
     fn share_streams(&mut self, streams: Vec<StreamRoute>) {
-        let mut before = std::mem::take(&mut self.streams);
+        let mut before: BTreeMap<ObjectKey, Vec<Arc<StreamRoute>>> = BTreeMap::new();
+        for known in std::mem::take(&mut self.streams) {
+            before.entry(known.key.clone()).or_default().push(known);
+        }
         for route in streams {
             let route = Arc::new(route);
-            let known = before.iter().position(|it| it.key == route.key && same(it, &route));
-            self.streams.push(known.map_or(route, |place| before.swap_remove(place)));
+            let known = before.get_mut(&route.key).and_then(|known| {
+                let place = known.iter().position(|it| same(it, &route))?;
+                Some(known.swap_remove(place))
+            });
+            self.streams.push(known.unwrap_or(route));
         }
     }
 
@@ -178,6 +191,38 @@ impl VirtualServices {
 }
 
 impl<'a> One<'a, '_, '_> {
+    fn is_wide(&self) -> bool {
+        self.spec.hosts.iter().any(|host| host.starts_with('*'))
+    }
+
+    /// Whether there is room for another one with wide hosts beside `taken` older ones of the namespace; if there is not, that is told.
+    fn has_room(&mut self, taken: &mut usize) -> bool {
+        if *taken >= MOST_WIDE {
+            let reason = format!(
+                "{MOST_WIDE} VirtualServices of {} that are older have hosts with a star, which is the most: nothing of this one is in \
+                 force",
+                self.key.namespace
+            );
+            self.error("spec.hosts", reason);
+            return false;
+        }
+        *taken += 1;
+        true
+    }
+
+    /// Whether so many matches on so many ports are not too many, which is told.
+    fn are_few(&mut self, field: &str, matches: usize, ports: usize) -> bool {
+        let count = matches.saturating_mul(ports);
+        if count > MOST_RULES {
+            let reason = format!(
+                "there are {count} rules with each match by itself, on each port of the hosts where that counts, and {MOST_RULES} \
+                 is the most: none is in force. Give destinations a port, or fewer hosts"
+            );
+            self.error(field, reason);
+        }
+        count <= MOST_RULES
+    }
+
     /// The routes that its rules become.
     fn routes(
         &mut self,
@@ -190,6 +235,10 @@ impl<'a> One<'a, '_, '_> {
         }
         let written = delegates.rules(self);
         let rules = Rules::read(self, &written);
+        let ports = if rules.differ_by_port() { found.ports() } else { 1 };
+        if !self.are_few("spec.http", rules.len(), ports) {
+            return Vec::new();
+        }
         let to = self.spec.export_to.iter().map(String::as_str);
         let exported = by_host::exported(self.cx, Kind::VirtualService, self.key, to);
         // By port, where it counts, and by how specific the host is.
@@ -226,6 +275,9 @@ impl<'a> One<'a, '_, '_> {
             return Vec::new();
         }
         let rules = Streams::read(self);
+        if !self.are_few("spec.tcp", rules.len(), found.ports()) {
+            return Vec::new();
+        }
         let to = self.spec.export_to.iter().map(String::as_str);
         let exported = by_host::exported(self.cx, Kind::VirtualService, self.key, to);
         let mut parents: BTreeMap<(u16, u32), Vec<RouteParent>> = BTreeMap::new();

@@ -16,7 +16,7 @@ use super::*;
 use crate::base::ObjectKey;
 use crate::filter::{Rate, UNIT};
 use crate::quota::messages::{
-    Amount, EXCHANGE, Gift, Joins, Limit, LimitId, MAX_WANTS, Orders, Report,
+    Amount, EXCHANGE, Gift, Joins, Limit, LimitId, MAX_LIMITS, MAX_WANTS, Orders, Report,
 };
 
 /// One agent's connection.
@@ -184,5 +184,17 @@ async fn whoever_floods_is_cut_off() {
     let wants = vec![Amount::default(); MAX_WANTS + 1];
     agent.say(Report { wants, ..Report::default() }).await;
     assert_eq!(agent.hear().await.unwrap_err().code(), Code::InvalidArgument);
+    // Reports that are costly are fewer.
+    let mut agent = lab.exchange("agent-node1").await.unwrap();
+    for _ in 0..60 {
+        let joins = Some(Joins { limits: vec![Limit::default(); MAX_LIMITS] });
+        _ = agent.to.send(Report { joins, ..Report::default() }).await;
+    }
+    let refused = loop {
+        if let Err(refused) = agent.hear().await {
+            break refused;
+        }
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted);
     lab.end().await;
 }

@@ -114,6 +114,7 @@ fn dumped(policy: &str) -> (serde_json::Value, Vec<String>) {
     (dumped.unwrap_or_default()["policy"].clone(), told)
 }
 
+mod bounds;
 mod default;
 mod fields;
 mod places;

@@ -61,6 +61,8 @@ fn the_nearest_rule_that_speaks_of_tls_holds_and_policies_fill_the_gaps() {
     let root = rule("istio-system", "root", &simple("root.example"));
     let silent = format!("{{{WEB}, trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}}}");
     let disable = format!("{{{WEB}, trafficPolicy: {{tls: {{mode: DISABLE}}}}}}");
+    let selecting =
+        |spec: &str| spec.replacen('{', "{workloadSelector: {matchLabels: {app: a}}, ", 1);
     let narrow = format!(
         "{{{WEB}, exportTo: [client], trafficPolicy: {{tls: {{mode: SIMPLE, sni: narrow.example}}}}}}"
     );
@@ -89,6 +91,40 @@ fn the_nearest_rule_that_speaks_of_tls_holds_and_policies_fill_the_gaps() {
             "own own.example",
             "service service.example",
             "own own.example",
+        ),
+        // A rule that a client does not see takes the root namespace's from nobody.
+        (
+            root.clone() + &rule("shop", "narrow", &narrow),
+            "narrow narrow.example",
+            "root root.example",
+            "narrow narrow.example",
+        ),
+        (
+            root.clone() + &rule("shop", "own", &silent.replacen('{', "{exportTo: [client], ", 1)),
+            "nothing",
+            "root root.example",
+            "nothing",
+        ),
+        (root.clone() + &rule("shop", "own", &silent), "nothing", "nothing", "nothing"),
+        // One for selected workloads neither.
+        (
+            root.clone() + &rule("shop", "own", &selecting(&silent)),
+            "root root.example",
+            "root root.example",
+            "root root.example",
+        ),
+        (
+            rule("client", "a", &selecting(&disable))
+                + &own(&simple("own.example").replace(WEB, "host: '*.local'")),
+            "own own.example",
+            "nothing",
+            "own own.example",
+        ),
+        (
+            own(&selecting(&simple("own.example"))) + &service,
+            "refused: the rule has a workloadSelector",
+            "service service.example",
+            "refused: the rule has a workloadSelector",
         ),
         // A nearer rule that says nothing of TLS lifts nothing, one that says DISABLE does, for its own clients.
         (

@@ -100,7 +100,6 @@ fn complain_of_rule(one: &mut One<'_, '_, '_>, field: &str, rule: &VirtualHttpRo
         ("route", !rule.route.is_empty()),
         ("redirect", rule.redirect.is_some()),
         ("directResponse", rule.direct_response.is_some()),
-        ("mirrors", !rule.mirrors.is_empty()),
     ] {
         if given {
             let reason = "has no effect beside delegate";
@@ -153,6 +152,7 @@ fn merged(
         retries: either(&own.retries, &root.retries),
         fault: either(&own.fault, &root.fault),
         mirror: either(&own.mirror, &root.mirror),
+        mirrors: if own.mirrors.is_empty() { root.mirrors.clone() } else { own.mirrors.clone() },
         mirror_percent: own.mirror_percent.or(root.mirror_percent),
         mirror_percentage: own.mirror_percentage.or(root.mirror_percentage),
         cors_policy: either(&own.cors_policy, &root.cors_policy),
@@ -192,50 +192,87 @@ fn merged_matches(
     Some(all)
 }
 
-/// The source and the gateways are those of the delegate.
+/// What the delegate does not say itself it has from the root.
 fn merged_match(root: &VirtualHttpMatch, own: &VirtualHttpMatch) -> VirtualHttpMatch {
-    type Named = BTreeMap<String, Option<StringMatch>>;
-    let either = |own: &Option<StringMatch>, root: &Option<StringMatch>| {
+    let text = |own: &Option<StringMatch>, root: &Option<StringMatch>| {
         own.clone().or_else(|| root.clone())
     };
-    let both = |own: &Named, root: &Named| {
-        let mut all = root.clone();
-        all.extend(own.clone());
-        all
-    };
+    let or_root = |own: &str, root: &str| if own.is_empty() { root } else { own }.to_owned();
+    let mut source_labels = root.source_labels.clone();
+    source_labels.extend(own.source_labels.clone());
+    let gateways = if own.gateways.is_empty() { &root.gateways } else { &own.gateways };
     VirtualHttpMatch {
         name: joined(&root.name, &own.name),
-        uri: either(&own.uri, &root.uri),
-        scheme: either(&own.scheme, &root.scheme),
-        method: either(&own.method, &root.method),
-        authority: either(&own.authority, &root.authority),
-        headers: both(&own.headers, &root.headers),
-        without_headers: both(&own.without_headers, &root.without_headers),
-        query_params: both(&own.query_params, &root.query_params),
+        uri: text(&own.uri, &root.uri),
+        scheme: text(&own.scheme, &root.scheme),
+        method: text(&own.method, &root.method),
+        authority: text(&own.authority, &root.authority),
+        headers: narrowed(&root.headers, &own.headers),
+        without_headers: both(&root.without_headers, &own.without_headers),
+        query_params: narrowed(&root.query_params, &own.query_params),
         port: own.port.filter(|port| *port != 0).or(root.port),
-        ..own.clone()
+        source_labels,
+        source_namespace: or_root(&own.source_namespace, &root.source_namespace),
+        gateways: gateways.clone(),
+        ignore_uri_case: own.ignore_uri_case,
+        stat_prefix: or_root(&own.stat_prefix, &root.stat_prefix),
     }
 }
 
-/// Istio's rules (`hasConflict`).
+/// Texts by the name of a header or parameter.
+type Named = BTreeMap<String, Option<StringMatch>>;
+
+fn both(root: &Named, own: &Named) -> Named {
+    let mut all = root.clone();
+    all.extend(own.clone());
+    all
+}
+
+/// The same, but that one is there says less than what it must be.
+fn narrowed(root: &Named, own: &Named) -> Named {
+    let says_more = |(name, own): &(&String, &Option<StringMatch>)| {
+        own.is_some() || root.get(*name).is_none_or(Option::is_none)
+    };
+    let own = own.iter().filter(says_more);
+    let mut all = root.clone();
+    all.extend(own.map(|(name, text)| (name.clone(), text.clone())));
+    all
+}
+
+/// Whether the delegate's match takes requests that the root's does not, as far as that can be told: Istio's rules (`hasConflict`).
+/// What is excluded is compared the other way round, since whoever excludes less takes more.
 fn conflict(root: &VirtualHttpMatch, own: &VirtualHttpMatch) -> bool {
-    type Named = BTreeMap<String, Option<StringMatch>>;
     let named = |root: &Named, own: &Named| {
         own.iter().any(|(name, own)| {
             let root = root.get(name).and_then(Option::as_ref);
             is_wider(own.as_ref(), root)
         })
     };
+    let excludes_less = || {
+        own.without_headers.iter().any(|(name, own)| match root.without_headers.get(name) {
+            None => false,
+            // Wherever there is one.
+            Some(None) => own.is_some(),
+            Some(root) => is_wider(root.as_ref(), own.as_ref()),
+        })
+    };
     let port = |of: &VirtualHttpMatch| of.port.filter(|port| *port != 0);
+    let other_label = |(name, value): (&String, &String)| {
+        root.source_labels.get(name).is_some_and(|root| root != value)
+    };
+    let other_gateway = |own: &String| !root.gateways.contains(own);
     is_wider(own.uri.as_ref(), root.uri.as_ref())
         || is_wider(own.scheme.as_ref(), root.scheme.as_ref())
         || is_wider(own.method.as_ref(), root.method.as_ref())
         || is_wider(own.authority.as_ref(), root.authority.as_ref())
         || named(&root.headers, &own.headers)
-        || named(&root.headers, &own.without_headers)
+        || excludes_less()
         || named(&root.query_params, &own.query_params)
         || root.ignore_uri_case.unwrap_or_default() != own.ignore_uri_case.unwrap_or_default()
         || port(root).zip(port(own)).is_some_and(|(root, own)| root != own)
+        || (!root.source_namespace.is_empty() && own.source_namespace != root.source_namespace)
+        || own.source_labels.iter().any(other_label)
+        || (!root.gateways.is_empty() && own.gateways.iter().any(other_gateway))
 }
 
 /// Whether `own` takes texts that `root` does not, as far as that can be told.
@@ -261,10 +298,11 @@ mod tests {
         serde_json::from_value(matches).unwrap()
     }
 
-    /// Istio's table of matches that are merged, and of those that conflict (`nil`).
+    /// Istio's table of matches that are merged, and of those that conflict (`nil`); then what a delegate must not lift.
     #[test]
     fn matches_of_a_delegate_are_narrower() {
         let uri = |kind: &str, text: &str| json!({"uri": {kind: text}});
+        let without = |text: Value| json!([{"withoutHeaders": {"x": text}}]);
         for (root, own, expected) in [
             (json!([]), json!([uri("exact", "/a")]), Some(json!([uri("exact", "/a")]))),
             (json!([uri("prefix", "/a")]), json!([]), Some(json!([uri("prefix", "/a")]))),
@@ -294,6 +332,55 @@ mod tests {
             ),
             (json!([{"port": 80}]), json!([{"port": 81}]), None),
             (json!([{"ignoreUriCase": true}]), json!([uri("exact", "/a")]), None),
+            // Who may ask is the root's to say, too.
+            (
+                json!([{"sourceLabels": {"app": "a"}}]),
+                json!([{"sourceLabels": {"team": "b"}}]),
+                Some(json!([{"sourceLabels": {"app": "a", "team": "b"}}])),
+            ),
+            (
+                json!([{"sourceLabels": {"app": "a"}}]),
+                json!([{"sourceLabels": {"app": "b"}}]),
+                None,
+            ),
+            (json!([{"sourceNamespace": "a"}]), json!([uri("exact", "/a")]), None),
+            (json!([{"sourceNamespace": "a"}]), json!([{"sourceNamespace": "b"}]), None),
+            (
+                json!([{"sourceNamespace": "a"}]),
+                json!([uri("exact", "/a"), {"sourceNamespace": "a"}]),
+                None,
+            ),
+            (
+                json!([{"sourceNamespace": "a"}]),
+                json!([{"sourceNamespace": "a", "port": 80}]),
+                Some(json!([{"sourceNamespace": "a", "port": 80}])),
+            ),
+            (
+                json!([{"port": 80}]),
+                json!([{"sourceNamespace": "a"}]),
+                Some(json!([{"port": 80, "sourceNamespace": "a"}])),
+            ),
+            (
+                json!([{"gateways": ["g"]}]),
+                json!([uri("exact", "/a")]),
+                Some(json!([{"uri": {"exact": "/a"}, "gateways": ["g"]}])),
+            ),
+            (json!([{"gateways": ["g"]}]), json!([{"gateways": ["g", "mesh"]}]), None),
+            // That a header is there says less than what it must be.
+            (
+                json!([{"headers": {"x": {"exact": "1"}}}]),
+                json!([{"headers": {"x": null, "y": null}}]),
+                Some(json!([{"headers": {"x": {"exact": "1"}, "y": null}}])),
+            ),
+            // Whoever excludes less takes more.
+            (without(json!({"prefix": "ab"})), without(json!({"prefix": "abc"})), None),
+            (without(json!(null)), without(json!({"prefix": "abc"})), None),
+            (
+                without(json!({"prefix": "abc"})),
+                without(json!({"prefix": "ab"})),
+                Some(without(json!({"prefix": "ab"}))),
+            ),
+            (without(json!({"prefix": "abc"})), without(json!(null)), Some(without(json!(null)))),
             (
                 json!([{"name": "root", "port": 80}, {"method": {"exact": "GET"}}]),
                 json!([{"name": "own"}]),

@@ -1,6 +1,6 @@
 //! `hosts` and `gateways`: the services that a VirtualService is for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::{MESH, One};
@@ -25,6 +25,12 @@ impl<'a> Found<'a> {
     /// The index of the host by which it was found.
     pub(super) fn host(&self, service: &ObjectKey) -> Option<usize> {
         self.known.get(service).map(|(_, host)| *host)
+    }
+
+    /// How many different ports the services have.
+    pub(super) fn ports(&self) -> usize {
+        let ports = self.services.iter().flat_map(|(service, _)| &service.ports);
+        ports.map(|port| port.port).collect::<BTreeSet<_>>().len()
     }
 
     /// `false`: a host that is as specific has it already.

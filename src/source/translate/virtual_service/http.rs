@@ -12,8 +12,8 @@ use super::One;
 use super::delegate::Written;
 use super::destination::{To, invalid};
 use super::matches::Read;
-use crate::base::Str;
 use crate::base::schema::parse_istio_duration;
+use crate::base::{ObjectKey, Str};
 use crate::filter::{
     self, CorsPolicy, DirectResponse, Filter, HttpFilter, Mirror, Operations, Percent, RedirectTo,
     RuleContext, Share, UriRewrite,
@@ -27,6 +27,8 @@ use crate::source::translate::route::turn;
 pub(super) struct Rules(Vec<Rule>);
 
 struct Rule {
+    /// Where it stands.
+    of: ObjectKey,
     /// Of the rule, and for each match of that.
     name: Str,
     matches: Vec<(Str, Read)>,
@@ -85,6 +87,11 @@ impl Rules {
         Self(rules)
     }
 
+    /// How many there are, each match by itself.
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(|rule| rule.matches.len()).sum()
+    }
+
     /// Whether it counts which port of a service is addressed.
     pub(super) fn differ_by_port(&self) -> bool {
         self.0.iter().any(|rule| {
@@ -127,6 +134,7 @@ impl Rule {
         };
         let rule = HttpRule {
             name,
+            delegate: Some(&self.of).filter(|of| *of != one.key).cloned(),
             matches: vec![matched.clone()],
             turn: self.turn.clone(),
             ..HttpRule::default()
@@ -192,7 +200,7 @@ impl One<'_, '_, '_> {
             true => arcstr::format!("{index}"),
             false => written.name.as_str().into(),
         };
-        Rule { name, matches, does, turn: turn() }
+        Rule { of: self.key.clone(), name, matches, does, turn: turn() }
     }
 
     fn read_does(

@@ -65,6 +65,11 @@ impl Streams {
         Self(rules)
     }
 
+    /// How many there are, each match by itself.
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(|rule| rule.matches.len()).sum()
+    }
+
     /// For connections that are addressed to this port; `None`: to whatever port.
     pub(super) fn on(&self, one: &One<'_, '_, '_>, addressed: Option<u16>) -> Vec<StreamRule> {
         let rules = self.0.iter().filter_map(|rule| {

@@ -1,5 +1,6 @@
 //! Which VirtualService holds for whom, and what its rules become.
 
+mod bounds;
 mod streams;
 
 use std::sync::Arc;
@@ -491,6 +492,9 @@ fn delegates_are_used_where_they_are_exported() {
         assert_eq!(mesh.rule(Ask { target, ..ASK }), expected, "{target}");
     }
     assert_eq!(mesh.fields(), ["spec.http[2].match"]);
+    let rules = &mesh.translation.mesh.routes[0].rules;
+    let of: Vec<_> = rules.iter().map(|it| it.delegate.as_ref().map(ToString::to_string)).collect();
+    assert_eq!(of, [Some("parts/part".to_owned()), Some("parts/part".to_owned())]);
     let timeout = mesh.translation.mesh.routes[0].rules[0].timeouts.request;
     assert_eq!(timeout, Some(std::time::Duration::from_secs(3)));
     let mesh = meshed(&[root("parts"), part("parts", json!({"exportTo": ["."]}))]);
