@@ -42,12 +42,19 @@ pub(super) struct Outbound {
     pub(super) port: u16,
     /// The subset of the backend's endpoints, where a route names one.
     pub(super) subset: Option<Str>,
+    /// The name of the server that the first message of TLS asks for, where it was read.
+    pub(super) claim: Option<Str>,
 }
 
 impl Outbound {
     fn ask<'a>(&'a self, service: &'a Arc<Service>) -> Ask<'a> {
         let dialled = SocketAddr::new(self.dialled.ip(), self.port);
-        Ask { service: Asked::Decided(service), dialled, subset: self.subset.as_deref() }
+        let (subset, claim) = (self.subset.as_deref(), self.claim.as_deref());
+        Ask { service: Asked::Decided(service), dialled, subset, claim }
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        &self.client.key.namespace
     }
 }
 
@@ -65,7 +72,7 @@ impl Proxy {
         // The decision is taken over one snapshot, which is let go before anything is awaited.
         let decision = route::decide(&self.shared.world.load(), &client, dialled);
         let port = dialled.port();
-        let outbound = Outbound { accepted, client, dialled, port, subset: None };
+        let outbound = Outbound { accepted, client, dialled, port, subset: None, claim: None };
         match decision {
             Decision::Refuse { reason, why } => {
                 self.refuse_outbound(&outbound, None, Failure { reason, why }.into());
@@ -82,6 +89,7 @@ impl Proxy {
                 // In memory of its own, which the other connections do not hold.
                 Box::pin(self.carry_by_route(outbound, service, routes)).await;
             }
+            Decision::Named { service } => Box::pin(self.carry_by_name(outbound, service)).await,
             Decision::Waypoint { service, mut waypoint, port, .. } => {
                 if service.canary.is_some() {
                     let world = self.shared.world.load();
@@ -161,7 +169,7 @@ impl Proxy {
         };
         let record = self.shared.telemetry.connection(start).within(Some(&self.room));
         let mut record = record.traced(self.span(&outbound.client, service));
-        let Outbound { accepted, client, mut dialled, port, subset } = outbound;
+        let Outbound { accepted, client, mut dialled, port, subset, claim: _ } = outbound;
         let Accepted { stream, peer, place: _place } = accepted;
         dialled.set_port(port);
         let from = Downstream { client: &client, address: peer, sockets: &self.sockets };
@@ -170,9 +178,13 @@ impl Proxy {
             let Some(service) = service else {
                 return Box::pin(self.until_unregistered(dialled)).await;
             };
-            let subset = subset.as_deref();
-            let ask = Ask { service: Asked::Decided(service), dialled, subset };
-            Box::pin(self.reach.until_denied(&from, &ask, (&picked, tls.as_ref()))).await
+            let still = async {
+                let (service, subset) = (Asked::Decided(service), subset.as_deref());
+                // It has been resolved.
+                let ask = Ask { service, dialled, subset, claim: None };
+                self.reach.until_denied(&from, &ask, (&picked, tls.as_ref())).await
+            };
+            Box::pin(still).await
         };
         let copied = tokio::select! {
             copied = sock::copy_bidirectional(whole(stream), upstream, &record) => copied,
@@ -262,6 +274,7 @@ impl Proxy {
             destination_address: endpoint.map_or(outbound.dialled, Picked::wire_address),
             dialled: outbound.dialled,
             hbone_authority: server.and(endpoint).map(|endpoint| endpoint.address),
+            server_name: outbound.claim.clone(),
             waypoint_principal: None,
             policy: None,
             notes: Vec::new(),

@@ -15,8 +15,8 @@ pub(in crate::l7) async fn carry(session: &Session, stream: Rewind<Carrier>) {
     let telemetry = &context.dependencies.telemetry;
     let _busy = session.seat.carries_bytes();
     let from = session.downstream();
-    let ask =
-        Ask { service: Asked::Present(&session.service), dialled: session.dialled, subset: None };
+    let service = Asked::Present(&session.service);
+    let ask = Ask { service, dialled: session.dialled, subset: None, claim: None };
     match context.reach.endpoint(&from, &ask).await {
         Ok(Reached { picked, upstream, permit, tls }) => {
             let in_process = upstream.is_local();
@@ -56,6 +56,7 @@ fn start(session: &Session, picked: Option<&Picked>) -> ConnectionStart {
         destination_address: picked.map_or(session.dialled, Picked::wire_address),
         dialled: session.dialled,
         hbone_authority: tunnelled.map(|picked| picked.address),
+        server_name: None,
         waypoint_principal: None,
         policy: None,
         notes: Vec::new(),
