@@ -63,7 +63,8 @@ pub(super) fn status(
 
 /// As istiod says it.
 fn missing(view: &View<'_>, subject: &Subject, bound: Option<&Condition>) -> Option<Condition> {
-    if subject.kind != SubjectKind::Of(Kind::ServiceEntry) || bound.is_some_and(|it| it.holds) {
+    let is_said = bound.is_some_and(|it| it.holds || it.reason == "Invalid");
+    if subject.kind != SubjectKind::Of(Kind::ServiceEntry) || is_said {
         return None;
     }
     let entry = view.objects.get::<ServiceEntry>(&subject.key)?;
