@@ -25,6 +25,7 @@ pub mod schema;
 mod seldom;
 mod sizes;
 mod trust_domains;
+mod wildcard;
 pub mod work;
 
 pub use alike::{alike, is_alike};
@@ -47,3 +48,4 @@ pub use room::{Held, Need, Room, Rooms};
 pub use seldom::Seldom;
 pub use sizes::within_budget;
 pub use trust_domains::TrustDomains;
+pub use wildcard::covered;

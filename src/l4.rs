@@ -10,6 +10,7 @@ mod deliver;
 pub mod fuzz;
 mod inbound;
 mod listen;
+mod named;
 mod outbound;
 mod places;
 mod plaintext;

@@ -31,10 +31,11 @@ use tokio::io::AsyncWriteExt;
 
 use crate::balance::{Caller, Ended, Picked};
 use crate::base::{Reason, Str};
-use crate::model::{Service, Workload};
+use crate::model::{Resolution, Service, Workload};
 use crate::policy::Connection;
 use crate::pool::{Pool, PoolError, TunnelKey};
 use crate::resolver::Resolver;
+use crate::route;
 use crate::sock::{self, SocketFactory};
 use crate::tls::Protocol;
 use crate::traffic::Keepalive;
@@ -133,6 +134,13 @@ impl From<PoolError> for Failure {
     }
 }
 
+/// Nothing says which name below its wildcard is meant.
+fn unnamed(service: &Service) -> Failure {
+    let why =
+        format!("nothing names the server below {} of {service} that is meant", service.hostname);
+    Failure::new(Reason::NoRoute, why)
+}
+
 impl Reach {
     pub fn new(
         world: &Arc<WorldStore>,
@@ -150,14 +158,38 @@ impl Reach {
         }
     }
 
-    /// The service with the addresses of its endpoints.
+    /// The service with the addresses of its endpoints. A wildcard has them only as a name below it
+    /// ([`resolve_named`](Self::resolve_named)).
     pub async fn resolve(
         &self,
         from: &Downstream<'_>,
         service: &Arc<Service>,
     ) -> Result<Arc<Service>, Failure> {
+        if service.resolution == Resolution::Dynamic {
+            return Err(unnamed(service));
+        }
         let resolved = self.resolver.endpoints(from.client, from.sockets, service).await;
-        resolved.map_err(|error| Failure::new(Reason::NoHealthyUpstream, error.to_string()))
+        resolved.map_err(|error| Failure::new(error.reason, error.to_string()))
+    }
+
+    /// A wildcard with the addresses of the name below it that the client claims; any other service whatever it claims.
+    pub async fn resolve_named(
+        &self,
+        from: &Downstream<'_>,
+        service: &Arc<Service>,
+        claim: Option<&str>,
+    ) -> Result<Arc<Service>, Failure> {
+        if service.resolution != Resolution::Dynamic {
+            return self.resolve(from, service).await;
+        }
+        let claim = claim.ok_or_else(|| unnamed(service))?;
+        let name = {
+            let world = self.world.load();
+            let name = route::named(&world, service, &from.client.key.namespace, claim);
+            name.map_err(|why| Failure::new(Reason::NoRoute, why.to_string()))?
+        };
+        let resolved = self.resolver.below(from.client, from.sockets, service, &name).await;
+        resolved.map_err(|error| Failure::new(error.reason, error.to_string()))
     }
 
     /// A byte stream to an endpoint: through a tunnel if it is in the mesh, else in plaintext. `addressed`: the

@@ -3,7 +3,7 @@
 //! `ask` sends a query to the resolvers that the workload itself would use; the DNS stub (`dns`) forwards with it.
 //! [`Resolver`] finds the addresses of endpoints that have names (ServiceEntries with the resolution DNS). Layers 4 and
 //! 7 pass it a service and get the same service with addresses in place of names, so that `balance` selects among these
-//! as among any others. `node` reports when a workload has left.
+//! as among any others. `dynamic` does it for names below a wildcard, which clients choose. `node` reports when a workload has left.
 //!
 //! Invariants: an answer is cached for its TTL, within bounds; each name of a workload has at most one query in flight;
 //! a workload has a bounded number of names. While the resolvers fail, the last answer stays in use for a while. A name
@@ -16,6 +16,7 @@
 
 mod addresses;
 mod ask;
+mod dynamic;
 mod endpoints;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
@@ -32,7 +33,7 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::base::{ObjectKey, Str};
+use crate::base::{ObjectKey, Reason, Str};
 use crate::model::{Resolution, Service, Workload};
 use crate::sock::SocketFactory;
 use crate::world::WorldStore;
@@ -52,6 +53,7 @@ pub struct Resolver {
     resolv_conf: PathBuf,
     world: Arc<WorldStore>,
     workloads: papaya::HashMap<Str, Arc<Own>>,
+    below: dynamic::Counts,
 }
 
 /// No endpoint of a service has an address.
@@ -60,6 +62,8 @@ pub struct Resolver {
 pub struct Unresolved {
     service: String,
     why: String,
+    /// `UH` or `DF`.
+    pub reason: Reason,
 }
 
 /// One cached name of one workload.
@@ -80,6 +84,8 @@ struct Own {
     /// Locked only to find a name, never during a query.
     names: Mutex<HashMap<Str, Arc<Name>>>,
     ready: papaya::HashMap<ObjectKey, Ready>,
+    /// Of wildcards.
+    below: dynamic::Names,
 }
 
 /// A service with addresses in place of names.
@@ -93,7 +99,8 @@ struct Ready {
 
 impl Resolver {
     pub fn new(resolv_conf: PathBuf, world: Arc<WorldStore>) -> Arc<Self> {
-        Arc::new(Self { resolv_conf, world, workloads: papaya::HashMap::new() })
+        let below = dynamic::Counts::default();
+        Arc::new(Self { resolv_conf, world, workloads: papaya::HashMap::new(), below })
     }
 
     /// The service with the addresses of its endpoints, as `client` resolves them; the service itself if it has no
@@ -124,13 +131,13 @@ impl Resolver {
         let mut all: Vec<NameStatus> = Vec::new();
         for (uid, own) in &workloads {
             let names = own.names.lock();
-            let known = names.iter().filter_map(|(text, name)| Some((text, name.last()?)));
-            all.extend(known.map(|(text, known)| NameStatus {
+            let known = names.iter().filter_map(|(text, name)| Some((text.clone(), name.last()?)));
+            all.extend(known.chain(own.below.known()).map(|(name, known)| NameStatus {
                 workload: uid.clone(),
-                name: text.clone(),
                 holds: known.until.saturating_duration_since(Instant::now()).as_secs(),
-                error: known.failure(text),
+                error: known.failure(&name),
                 addresses: known.addresses.clone(),
+                name,
             }));
         }
         all.sort_by(|one, other| (&one.workload, &one.name).cmp(&(&other.workload, &other.name)));
@@ -140,6 +147,7 @@ impl Resolver {
     /// Forgets a workload that is no longer captured here.
     pub fn forget(&self, uid: &Str) {
         self.workloads.pin().remove(uid);
+        self.below.tidy();
     }
 
     fn own(&self, client: &Workload) -> Arc<Own> {
@@ -147,7 +155,8 @@ impl Resolver {
         let make = || {
             let resolvers = Resolvers::of(client.network_namespace.as_deref(), &self.resolv_conf);
             let names = Mutex::default();
-            Arc::new(Own { resolvers, names, ready: papaya::HashMap::new() })
+            let below = self.below.names(&client.key.namespace);
+            Arc::new(Own { resolvers, names, ready: papaya::HashMap::new(), below })
         };
         workloads.get_or_insert_with(client.uid.clone(), make).clone()
     }
@@ -177,7 +186,8 @@ impl Resolver {
         if made.endpoints.iter().all(|endpoint| endpoint.addresses.is_empty()) {
             let mut failures = known.iter().filter_map(|(name, known)| known.failure(name));
             let why = failures.next().unwrap_or_else(|| "it has no endpoints".to_owned());
-            return Err(Unresolved { service: service.to_string(), why });
+            let reason = Reason::NoHealthyUpstream;
+            return Err(Unresolved { service: service.to_string(), why, reason });
         }
         let until = known.values().map(|known| known.until).min();
         let until = until.unwrap_or_else(|| Instant::now() + name::LONGEST);
@@ -193,14 +203,19 @@ impl Resolver {
     }
 }
 
+impl Ready {
+    fn holds(&self, service: &Arc<Service>, generation: u64) -> bool {
+        Arc::ptr_eq(&self.of, service)
+            && self.generation == generation
+            && Instant::now() < self.until
+    }
+}
+
 impl Own {
     fn ready(&self, service: &Arc<Service>, generation: u64) -> Option<Arc<Service>> {
         let all = self.ready.pin();
         let ready = all.get(&service.key)?;
-        let holds = Arc::ptr_eq(&ready.of, service)
-            && ready.generation == generation
-            && Instant::now() < ready.until;
-        holds.then(|| ready.service.clone())
+        ready.holds(service, generation).then(|| ready.service.clone())
     }
 
     fn keep(&self, key: &ObjectKey, ready: Ready) {

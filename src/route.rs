@@ -5,11 +5,13 @@
 //! turn of a weighted split. This room knows no sockets and selects no endpoints (`balance` does).
 
 mod decide;
+mod named;
 mod select;
 mod split;
 mod streams;
 
 pub use decide::{Decision, decide, drawn, waypoint_of};
+pub use named::{NotNamed, named};
 pub use select::{Selection, leading_to, select, serves};
 pub use split::{next_backend, next_backend_of_stream};
 pub use streams::Streams;

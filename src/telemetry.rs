@@ -145,6 +145,8 @@ pub struct ConnectionStart {
     pub dialled: SocketAddr,
     /// The authority of the tunnel's request.
     pub hbone_authority: Option<SocketAddr>,
+    /// The server that the client named in TLS, where that decided anything.
+    pub server_name: Option<Str>,
     /// The waypoint whose policies were passed.
     pub waypoint_principal: Option<Str>,
     /// The policy that allowed it, where one did.

@@ -93,6 +93,11 @@ reasons! {
         "No endpoint is ready, or the service has no such port. Check the service's selector and target port, and the \
          readiness of its pods; for a ServiceEntry, whether the client's resolvers know its endpoints (`error` names the \
          one that they do not).";
+    /// A name below a wildcard could not be resolved, or leads nowhere that may be connected to.
+    DnsFailure: "DF",
+        "A ServiceEntry with the resolution DYNAMIC_DNS is reached by the name that the client asks for, and that name has no \
+         address that may be connected to; `error` or `response_code_details` says why. Check the name, the client's resolvers, and \
+         whether its addresses are public ones.";
     /// No rule of a route matched.
     NoRoute: "NR",
         "No route's rule matches the request, or the one that does cannot be carried out. Check their matches, that a \

@@ -94,10 +94,14 @@ pub(super) fn resolve(
     };
     let Some(found) = known else { return Resolution::Forward };
     let Some(mut addresses) = addresses(&found) else { return Resolution::Forward };
+    let is_dynamic = found.service.resolution == model::Resolution::Dynamic;
     let canonical = found.canonical;
     let wanted: fn(&IpAddr) -> bool = match kind {
         RecordType::A => IpAddr::is_ipv4,
         RecordType::AAAA => IpAddr::is_ipv6,
+        // What its servers say of themselves would lead clients to addresses of their own, past the entry, and have them hide the
+        // server's name in TLS.
+        RecordType::HTTPS | RecordType::SVCB if is_dynamic => |_| false,
         _ if canonical.is_some() => return Resolution::Forward,
         _ => return Resolution::ForwardKnown,
     };

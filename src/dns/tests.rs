@@ -324,3 +324,25 @@ fn an_srv_answer_brings_the_addresses_along() {
     assert_eq!(records(&answer.answers), [srv]);
     assert_eq!(records(&answer.additionals), ["web.shop.svc.cluster.local. 30 IN A 10.96.0.1"]);
 }
+
+/// Hints of addresses and keys that hide the server's name would lead clients past the entry.
+#[test]
+fn names_below_a_wildcard_that_is_resolved_for_its_clients_have_its_address_and_no_hints() {
+    let wildcard = |resolution| Service {
+        entry: Some("wide".into()),
+        hostname: "*.example.org".into(),
+        resolution,
+        ..service("wide", "240.240.0.1", &[])
+    };
+    let world = |resolution| Fixture::default().service(wildcard(resolution)).build();
+    let dynamic = world(crate::model::Resolution::Dynamic);
+    let ask =
+        |world: &World, kind| asked_in(world, "shop", ("a.B.example.org.", kind, DNSClass::IN));
+    assert_eq!(ask(&dynamic, RecordType::A), addresses(&["240.240.0.1"]));
+    for kind in [RecordType::AAAA, RecordType::HTTPS, RecordType::SVCB] {
+        assert_eq!(ask(&dynamic, kind), addresses(&[]), "{kind}");
+    }
+    assert_eq!(ask(&dynamic, RecordType::TXT), Resolution::ForwardKnown);
+    let names = world(crate::model::Resolution::Names);
+    assert_eq!(ask(&names, RecordType::HTTPS), Resolution::ForwardKnown);
+}

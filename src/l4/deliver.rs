@@ -246,6 +246,7 @@ impl Proxy {
             destination_address: SocketAddr::new(arrival.destination.ip(), wire_port),
             dialled: arrival.destination,
             hbone_authority: tunnelled.then_some(arrival.destination),
+            server_name: None,
             waypoint_principal: waypoint.map(|waypoint| Str::from(waypoint.to_string())),
             policy,
             notes,

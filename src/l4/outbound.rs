@@ -34,13 +34,20 @@ pub(super) struct Outbound {
     pub(super) routed: bool,
     /// The subset of the backend's endpoints, where a route names one.
     pub(super) subset: Option<Str>,
+    /// The name of the server that the first message of TLS asks for, where it was read.
+    pub(super) claim: Option<Str>,
 }
 
 impl Outbound {
     fn ask<'a>(&'a self, service: &'a Arc<Service>) -> Ask<'a> {
         let dialled = SocketAddr::new(self.dialled.ip(), self.port);
         let (service, subset) = (Asked::Decided(service), self.subset.as_deref());
-        Ask { service, dialled, routed: self.routed.then_some(self.dialled.port()), subset }
+        let (routed, claim) = (self.routed.then_some(self.dialled.port()), self.claim.as_deref());
+        Ask { service, dialled, routed, subset, claim }
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        &self.client.key.namespace
     }
 }
 
@@ -58,7 +65,8 @@ impl Proxy {
         // The decision is taken over one snapshot, which is let go before anything is awaited.
         let decision = route::decide(&self.shared.world.load(), &client, dialled);
         let port = dialled.port();
-        let outbound = Outbound { accepted, client, dialled, port, routed: false, subset: None };
+        let (routed, subset, claim) = (false, None, None);
+        let outbound = Outbound { accepted, client, dialled, port, routed, subset, claim };
         match decision {
             Decision::Refuse { reason, why } => {
                 self.refuse_outbound(&outbound, None, Failure { reason, why }.into());
@@ -75,6 +83,7 @@ impl Proxy {
                 // In memory of its own, which the other connections do not hold.
                 Box::pin(self.carry_by_route(outbound, service, routes)).await;
             }
+            Decision::Named { service } => Box::pin(self.carry_by_name(outbound, service)).await,
             Decision::Waypoint { service, mut waypoint, port, .. } => {
                 if service.canary.is_some() {
                     let world = self.shared.world.load();
@@ -157,7 +166,7 @@ impl Proxy {
         };
         let record = self.shared.telemetry.connection(start).within(Some(&self.room));
         let mut record = record.traced(self.span(&outbound.client, service));
-        let Outbound { accepted, client, dialled, port, routed, subset } = outbound;
+        let Outbound { accepted, client, dialled, port, routed, subset, claim: _ } = outbound;
         let Accepted { stream, peer, place } = accepted;
         let stream = whole(stream);
         async move {
@@ -172,7 +181,8 @@ impl Proxy {
                 let (service, subset) = (Asked::Decided(service), subset.as_deref());
                 let routed = routed.then_some(dialled.port());
                 let dialled = SocketAddr::new(dialled.ip(), port);
-                let ask = Ask { service, dialled, routed, subset };
+                // It has been resolved.
+                let ask = Ask { service, dialled, routed, subset, claim: None };
                 Box::pin(self.reach.until_denied(&from, &ask, (&picked, tls.as_ref()))).await
             };
             let copied = tokio::select! {
@@ -244,6 +254,7 @@ impl Proxy {
             destination_address: endpoint.map_or(outbound.dialled, Picked::wire_address),
             dialled: outbound.dialled,
             hbone_authority: server.and(endpoint).map(|endpoint| endpoint.address),
+            server_name: outbound.claim.clone(),
             waypoint_principal: None,
             policy: None,
             notes: Vec::new(),

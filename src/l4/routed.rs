@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::Proxy;
 use super::outbound::Outbound;
 use crate::base::{Reason, Str};
-use crate::model::{BackendRef, NameMatch, Service, StreamRoute};
+use crate::model::{BackendRef, NameMatch, Resolution, Service, StreamRoute};
 use crate::reach::Failure;
 use crate::route::{self, Streams};
 use crate::sock::Rewind;
@@ -33,32 +33,25 @@ impl Proxy {
         service: Arc<Service>,
         routes: Streams,
     ) {
-        let (route, front) = match routes {
-            Streams::Tcp(route) => (route, Bytes::new()),
+        let front = match self.read_claim(&mut outbound, &service, &routes).await {
+            Ok(front) => front,
+            Err(failure) => return self.refuse_routed(&outbound, &service, failure),
+        };
+        let name = outbound.claim.as_deref();
+        let found = match routes {
+            Streams::Tcp(route) => Ok(Some(route)),
             Streams::Named { rules, rest } => {
-                let wait = self.shared.settings.connect_timeout;
-                let (name, front) = {
-                    let stream = &mut outbound.accepted.stream;
-                    Box::pin(peek_hello(stream, wait)).await
-                };
-                let found = name.and_then(|name| first_named(rules, &name)).or(rest);
-                let Some(route) = found else {
-                    let whole = |stream| Rewind { front, stream };
-                    return self.carry_to_service(outbound, &service, whole).await;
-                };
-                (route, front)
+                Ok(name.and_then(|name| first_named(rules, name)).or(rest))
             }
-            Streams::Tls(routes) => {
-                let wait = self.shared.settings.connect_timeout;
-                let read = {
-                    let stream = &mut outbound.accepted.stream;
-                    Box::pin(read_hello(stream, wait)).await
-                };
-                match read.and_then(|(name, front)| Ok((named(&routes, &name, &service)?, front))) {
-                    Ok(found) => found,
-                    Err(failure) => return self.refuse_routed(&outbound, &service, failure),
-                }
+            Streams::Tls(routes) => named(&routes, name.unwrap_or_default(), &service).map(Some),
+        };
+        let route = match found {
+            Ok(Some(route)) => route,
+            Ok(None) => {
+                let whole = |stream| Rewind { front, stream };
+                return self.carry_to_service(outbound, &service, whole).await;
             }
+            Err(failure) => return self.refuse_routed(&outbound, &service, failure),
         };
         // Over one snapshot, which is let go before anything is awaited.
         let found = backend(&self.shared.world.load(), &route);
@@ -70,6 +63,31 @@ impl Proxy {
             }
             Err(failure) => self.refuse_routed(&outbound, &service, failure),
         }
+    }
+
+    /// Reads the name of the server that the client claims, as far as the routes or the service need it, and gives what was read.
+    async fn read_claim(
+        &self,
+        outbound: &mut Outbound,
+        service: &Service,
+        routes: &Streams,
+    ) -> Result<Bytes, Failure> {
+        let wait = self.shared.settings.connect_timeout;
+        let is_needed =
+            matches!(routes, Streams::Tls(_)) || service.resolution == Resolution::Dynamic;
+        let stream = &mut outbound.accepted.stream;
+        let (claim, front) = match routes {
+            _ if is_needed => {
+                let (name, front) = Box::pin(read_hello(stream, wait)).await?;
+                (Some(name), front)
+            }
+            Streams::Named { .. } => Box::pin(peek_hello(stream, wait)).await,
+            Streams::Tcp(_) | Streams::Tls(_) => (None, Bytes::new()),
+        };
+        if let Some(claim) = claim {
+            self.claims(outbound, service, claim.into())?;
+        }
+        Ok(front)
     }
 }
 
@@ -112,7 +130,7 @@ fn backend(
 
 /// Reads until the client's first message of TLS is complete: the name of the server that it wants, and what was read. Waits
 /// `wait` for all of it.
-async fn read_hello<S: AsyncRead + Unpin>(
+pub(super) async fn read_hello<S: AsyncRead + Unpin>(
     stream: &mut S,
     wait: Duration,
 ) -> Result<(String, Bytes), Failure> {
@@ -141,7 +159,7 @@ async fn read_hello<S: AsyncRead + Unpin>(
             }
         }
     };
-    let why = "the client sent no complete first message of TLS in time; the TLSRoute needs one";
+    let why = "the client sent no complete first message of TLS in time, which names the server";
     tokio::time::timeout(wait, reading)
         .await
         .unwrap_or_else(|_| Err(Failure { reason: Reason::Timeout, why: why.to_owned() }))
@@ -190,7 +208,7 @@ pub(super) fn hello(acceptor: &mut Acceptor, mut bytes: &[u8]) -> Result<Option<
         let taken = acceptor.read_tls(&mut bytes);
         taken.map_err(|error| refused(format!("the first message of TLS: {error}")))?;
         let accepted = acceptor.accept().map_err(|(error, _)| {
-            refused(format!("what the client sends is not TLS, which the TLSRoute needs: {error}"))
+            refused(format!("what the client sends is not TLS, which names the server: {error}"))
         })?;
         if let Some(accepted) = accepted {
             let name = accepted.client_hello().server_name().map(str::to_owned);

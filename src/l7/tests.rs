@@ -31,3 +31,4 @@ mod traffic;
 mod tunnelled;
 mod unprocessed;
 mod virtual_services;
+mod wildcards;

@@ -34,6 +34,9 @@ pub struct Service {
     /// How an endpoint's address is found.
     #[serde(skip_serializing_if = "Resolution::is_listed")]
     pub resolution: Resolution,
+    /// The name below the wildcard that its endpoints are of: of a copy that was made for clients that ask for it ([`Resolution::Dynamic`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<Str>,
     /// Which of them a client gets.
     pub balancing: Balancing,
     /// The waypoint for traffic that is addressed to this service (`waypoint-for: service` or `all`).
@@ -216,6 +219,9 @@ pub enum Resolution {
     Names,
     /// The address that was dialled is the endpoint (`NONE`).
     Dialled,
+    /// The host is a wildcard, and the name below it that a client asks for, in HTTP or in TLS, is resolved as with
+    /// [`Resolution::Names`] (`DYNAMIC_DNS`).
+    Dynamic,
 }
 
 impl Resolution {

@@ -18,6 +18,8 @@ pub struct Ask<'a> {
     pub routed: Option<u16>,
     /// The endpoints of the service that may be taken, as a DestinationRule names them; `None`: all.
     pub subset: Option<&'a str>,
+    /// The name of the server that the client claims, which says what a wildcard means.
+    pub claim: Option<&'a str>,
 }
 
 /// The requested service. Routes do not apply to bytes.

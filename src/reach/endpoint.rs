@@ -49,7 +49,7 @@ impl Reach {
         let mut last = None;
         loop {
             let service = self.asked(ask)?;
-            let resolved = self.resolve(from, &service).await?;
+            let resolved = self.resolve_named(from, &service, ask.claim).await?;
             if resolved.balancing.races {
                 // Boxed, because few services ask for it.
                 return Box::pin(self.race(from, ask, &resolved)).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Downstream, Failure, Reach};
 use crate::balance::Picked;
-use crate::base::{Reason, Str};
+use crate::base::{Reason, Str, covered};
 use crate::gate;
 use crate::model::Service;
 use crate::tls::{Origin, Protocol, Ready, TlsFault};
@@ -74,15 +74,16 @@ impl Reach {
     }
 }
 
-/// The name of the server. A client's word chooses among the names that a wildcard of the service covers, and never another.
+/// The name of the server. A client's word chooses among the names that a wildcard of the service covers, and never another. The
+/// name that was resolved for it is the server's, whatever a route has made of the request.
 fn name_of(service: &Service, host: Option<&str>) -> Option<Str> {
-    let Some(covered) = service.hostname.strip_prefix('*') else {
+    if service.server.is_some() {
+        return service.server.clone();
+    }
+    if !service.hostname.starts_with('*') {
         return Some(service.hostname.clone());
-    };
-    let host = host?.trim_end_matches('.').to_ascii_lowercase();
-    let label = host.strip_suffix(covered)?;
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    (!label.is_empty() && label.bytes().all(is_name)).then(|| host.as_str().into())
+    }
+    covered(&service.hostname, host?).map(Str::from)
 }
 
 #[cfg(test)]
@@ -112,5 +113,8 @@ mod tests {
             let name = name_of(&named(hostname), host);
             assert_eq!(name.as_deref(), expected, "{hostname} {host:?}");
         }
+        let resolved = Service { server: Some("a.example.com".into()), ..named("*.example.com") };
+        let name = name_of(&resolved, Some("b.example.com"));
+        assert_eq!(name.as_deref(), Some("a.example.com"), "a route has changed the host");
     }
 }

@@ -115,7 +115,7 @@ impl Bench {
 }
 
 fn ask(service: Asked<'_>) -> Ask<'_> {
-    Ask { service, dialled: VIP.parse().unwrap(), routed: None, subset: None }
+    Ask { service, dialled: VIP.parse().unwrap(), routed: None, subset: None, claim: None }
 }
 
 /// A service with endpoints outside of the mesh, at this port.

@@ -12,6 +12,9 @@ use super::name::{Answer, NoAnswer};
 use crate::model::Workload;
 use crate::sock::SocketFactory;
 
+/// How many addresses of a name are used: whoever answers for it must not fill the memory with endpoints.
+const MOST_ADDRESSES: usize = 64;
+
 /// The addresses of a name.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Families {
@@ -114,13 +117,15 @@ pub(super) fn read(answer: &Message, query: &Query) -> Result<Answer, NoAnswer> 
     for record in &answer.answers {
         let address = match &record.data {
             RData::A(address) => Some(IpAddr::V4(address.0)),
-            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+            // An IPv4 address that is written as one of IPv6 is owned by whoever owns it as such.
+            RData::AAAA(address) => Some(IpAddr::V6(address.0).to_canonical()),
             _ => None,
         };
         // An alias in the chain may change sooner than the address.
         found.ttl = found.ttl.min(Duration::from_secs(record.ttl.into()));
         found.addresses.extend(address.filter(|address| !leads_nowhere(*address)));
     }
+    found.addresses.truncate(MOST_ADDRESSES);
     Ok(found)
 }
 

@@ -40,6 +40,23 @@ pub(super) fn made(world: &World, service: &Service, known: &HashMap<Str, Arc<Kn
     Service { endpoints, resolution: Resolution::Listed, ..service.clone() }
 }
 
+/// A wildcard as the one name below it that these addresses are of.
+pub(super) fn below(
+    world: &World,
+    service: &Service,
+    name: &Str,
+    addresses: impl Iterator<Item = IpAddr> + Clone,
+) -> Service {
+    let mut endpoints = Vec::new();
+    for endpoint in &service.endpoints {
+        let start = endpoints.len();
+        endpoints.extend(addresses.clone().flat_map(|address| at(world, endpoint, address)));
+        share(endpoint.weight, &mut endpoints[start..]);
+    }
+    let server = Some(name.clone());
+    Service { endpoints, server, resolution: Resolution::Listed, ..service.clone() }
+}
+
 fn at(world: &World, endpoint: &Endpoint, address: IpAddr) -> Vec<Endpoint> {
     match world.kubernetes_at(address) {
         Some(other) => through(endpoint, other).collect(),

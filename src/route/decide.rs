@@ -27,6 +27,10 @@ pub enum Decision {
         service: Arc<Service>,
         routes: Streams,
     },
+    /// The server below the service's wildcard that the first message of TLS names.
+    Named {
+        service: Arc<Service>,
+    },
     /// A workload that was dialled by its address.
     Workload {
         workload: Arc<Workload>,
@@ -98,12 +102,18 @@ fn decide_service(
         Ok(waypoint) => waypoint,
         Err(why) => return Decision::Refuse { reason: Reason::WaypointUnusable, why },
     };
+    if service.resolution == Resolution::Dynamic && waypoint.is_none() {
+        return refuse_unguarded(service);
+    }
     if let Some(routes) =
         Streams::on(world, service, service_port, client, dialled.ip().to_canonical())
     {
         return Decision::Routed { service: service.clone(), routes };
     }
     let speaks_http = service_port.protocol != AppProtocol::Tcp;
+    if service.resolution == Resolution::Dynamic && !speaks_http {
+        return Decision::Named { service: service.clone() };
+    }
     match waypoint.filter(|waypoint| speaks_http && waypoint.for_services) {
         None => to_service,
         Some(waypoint) => Decision::Waypoint {
@@ -113,6 +123,14 @@ fn decide_service(
             waypoint: waypoint.clone(),
         },
     }
+}
+
+/// Istio's wildcards apply once they are bound to a waypoint, which resolves the names.
+fn refuse_unguarded(service: &Service) -> Decision {
+    let why = format!(
+        "{service} has the resolution DYNAMIC_DNS and is bound to no waypoint, which resolves the names below its wildcard"
+    );
+    Decision::Refuse { reason: Reason::WaypointUnusable, why }
 }
 
 /// The waypoint of a service, if it is bound to one, or why traffic to the service is rejected.
@@ -152,7 +170,7 @@ fn of_gateway(
     let addressed = SocketAddr::new(dialled.ip(), service_port);
     match decide_service(world, client, &service, addressed) {
         // Nothing is routed there, so it needs no other endpoint.
-        Decision::Service { .. } | Decision::Routed { .. } => None,
+        Decision::Service { .. } | Decision::Routed { .. } | Decision::Named { .. } => None,
         routed => Some(routed),
     }
 }
@@ -186,7 +204,7 @@ fn refuse_own_port(dialled: SocketAddr) -> Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Visibility;
+    use crate::model::{ServicePort, Visibility};
     use crate::world::fixture::{Fixture, bound_to, key, service, waypoint, workload};
 
     /// An entry of the client's namespace for these networks.
@@ -268,9 +286,44 @@ mod tests {
                     Decision::Passthrough => "pass",
                     Decision::Refuse { reason, .. } => reason.flag(),
                     Decision::Routed { .. } => "routed",
+                    Decision::Named { .. } => "named",
                 };
                 assert_eq!(outcome, expected, "{to} {registry_only}");
             }
+        }
+    }
+
+    #[test]
+    fn a_wildcard_of_which_names_are_resolved_needs_its_waypoint() {
+        let wildcard = |waypoint| {
+            let mut entry = service("wide", "240.240.0.1", &[]);
+            let tls = ServicePort { name: "tls".into(), port: 443, protocol: AppProtocol::Tcp };
+            entry.ports.push(tls);
+            let hostname = "*.example.org".into();
+            let entry = Service { entry: Some("wide".into()), hostname, waypoint, ..entry };
+            Service { resolution: Resolution::Dynamic, ..entry }
+        };
+        for (waypoint, port, expected) in [
+            (bound_to("wp"), 80, "waypoint"),
+            (bound_to("wp"), 443, "named"),
+            (bound_to("wp"), 22, "UH"),
+            (bound_to("gone"), 80, "WAYPOINT"),
+            (bound_to("gone"), 443, "WAYPOINT"),
+            (Binding::None, 80, "WAYPOINT"),
+            (Binding::None, 443, "WAYPOINT"),
+        ] {
+            let mesh = Fixture::default()
+                .service(wildcard(waypoint))
+                .waypoint(crate::world::fixture::waypoint("wp"));
+            let client = workload("client", "10.0.0.9");
+            let dialled = SocketAddr::from(([240, 240, 0, 1], port));
+            let outcome = match decide(&mesh.build(), &client, dialled) {
+                Decision::Waypoint { .. } => "waypoint",
+                Decision::Named { .. } => "named",
+                Decision::Refuse { reason, .. } => reason.flag(),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(outcome, expected, "{port}");
         }
     }
 }

@@ -118,6 +118,8 @@ pub(super) enum Operator {
     RemoteAddressWithoutPort,
     /// The identity of the client.
     PeerSan,
+    /// The name of the server that TLS asked for.
+    RequestedServerName,
     /// The first of these that is there.
     Request(Vec<Field>),
     Response(Vec<Field>),
@@ -265,6 +267,7 @@ impl AccessFormat {
                 None,
             ) => Operator::RemoteAddressWithoutPort,
             ("DOWNSTREAM_PEER_URI_SAN", None) => Operator::PeerSan,
+            ("REQUESTED_SERVER_NAME", None) => Operator::RequestedServerName,
             ("REQ", Some(names)) => Operator::Request(self.heads(command, names, false)?),
             ("RESP", Some(names)) => Operator::Response(self.heads(command, names, true)?),
             // Istio's default format has them. There is no such value, as for most requests of Envoy.
@@ -274,8 +277,7 @@ impl AccessFormat {
                 | "UPSTREAM_CLUSTER"
                 | "UPSTREAM_CLUSTER_RAW"
                 | "UPSTREAM_LOCAL_ADDRESS"
-                | "DOWNSTREAM_LOCAL_ADDRESS"
-                | "REQUESTED_SERVER_NAME",
+                | "DOWNSTREAM_LOCAL_ADDRESS",
                 None,
             ) => Operator::Nothing,
             _ => {

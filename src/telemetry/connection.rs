@@ -182,6 +182,9 @@ fn put_start(line: &mut Line, start: &ConnectionStart) {
     if let Some(authority) = start.hbone_authority {
         line.address("dst.hbone_addr", authority);
     }
+    if let Some(name) = &start.server_name {
+        line.text("dst.server_name", name);
+    }
     if start.in_process {
         line.text("dst.transport", "in_process");
     }

@@ -88,6 +88,7 @@ fn connection(reporter: Reporter) -> ConnectionStart {
         destination_address: ([10, 0, 0, 2], 15_008).into(),
         dialled: ([10, 96, 0, 2], 9_080).into(),
         hbone_authority: Some(([10, 0, 0, 2], 9_080).into()),
+        server_name: None,
         waypoint_principal: Some("spiffe://cluster.local/ns/bookinfo/sa/waypoint".into()),
         policy: None,
         notes: Vec::new(),

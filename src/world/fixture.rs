@@ -64,6 +64,7 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
         vips: vec![vip.parse().unwrap()],
         networks: Vec::new(),
         resolution: Resolution::Listed,
+        server: None,
         ports: vec![ServicePort { name: "http".into(), port: 80, protocol: AppProtocol::Http }],
         endpoints: workloads
             .iter()

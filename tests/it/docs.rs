@@ -355,6 +355,7 @@ fn scrape() -> String {
         destination_address: address,
         dialled: address,
         hbone_authority: None,
+        server_name: None,
         waypoint_principal: None,
         policy: None,
         notes: vec![PolicyNote {

@@ -57,5 +57,6 @@ mod takeover;
 mod tracing;
 mod traffic;
 mod virtual_services;
+mod wildcards;
 
 pub use bookinfo_lab::{WAYPOINT, application, bookinfo, captured_in, enrol, meshed, settle};

@@ -77,6 +77,7 @@ fn connection(reporter: Reporter) -> ConnectionStart {
         destination_address: address("10.0.0.2:15008"),
         dialled: address("10.96.0.1:80"),
         hbone_authority: Some(address("10.0.0.2:8080")),
+        server_name: None,
         waypoint_principal: None,
         policy: Some(key("full")),
         notes: Vec::new(),

@@ -1,5 +1,5 @@
 //! `istio.io/WaypointBound` of Services and ServiceEntries, as istiod writes it, and of namespaces that name a waypoint
-//! for all their objects.
+//! for all their objects; and `istio.io/WaypointMissing` of entries that need one.
 
 use std::sync::Arc;
 
@@ -13,10 +13,12 @@ use crate::source::objects::{Kind, Namespace, Service, ServiceEntry};
 use crate::source::{Resolved, Severity, WaypointBindings};
 
 const BOUND: &str = "istio.io/WaypointBound";
+/// Of a ServiceEntry with `DYNAMIC_DNS`, whose names a waypoint would resolve.
+const MISSING: &str = "istio.io/WaypointMissing";
 /// In the field of what is told of a second waypoint.
 const CANARY: &str = "istio.io/use-waypoint-canary";
 /// Fields of a ServiceEntry whose error means that none of its traffic goes through its waypoint.
-const CLOSING: [&str; 2] = ["spec.resolution", "spec.addresses"];
+const CLOSING: [&str; 4] = ["spec.resolution", "spec.addresses", "spec.endpoints", "spec.location"];
 
 /// No condition if no waypoint is named.
 pub(super) fn status(
@@ -44,6 +46,7 @@ pub(super) fn status(
             (named.flatten().map(condition), None)
         }
     };
+    let missing = missing(view, subject, bound.as_ref());
     let mut conditions: Vec<Condition> = bound.into_iter().collect();
     for condition in conditions.iter_mut().filter(|it| it.holds) {
         // As istiod says it.
@@ -53,8 +56,21 @@ pub(super) fn status(
             condition.message += &it.reason;
         });
     }
+    conditions.extend(missing);
     let status = json!({ "conditions": condition::list(&conditions, generation) });
-    Some(Desired { status, owned: &[BOUND] })
+    Some(Desired { status, owned: &[BOUND, MISSING] })
+}
+
+/// As istiod says it.
+fn missing(view: &View<'_>, subject: &Subject, bound: Option<&Condition>) -> Option<Condition> {
+    let is_said = bound.is_some_and(|it| it.holds || it.reason == "Invalid");
+    if subject.kind != SubjectKind::Of(Kind::ServiceEntry) || is_said {
+        return None;
+    }
+    let entry = view.objects.get::<ServiceEntry>(&subject.key)?;
+    let is_dynamic = entry.spec.resolution.as_deref() == Some("DYNAMIC_DNS");
+    let message = "ServiceEntry will not apply until it is bound to a valid waypoint; what is addressed to it is refused.";
+    is_dynamic.then(|| Condition::holds(MISSING, "NoWaypointForWildcardService", message))
 }
 
 /// An unsupported entry is bound to nothing, whatever its labels name.

@@ -16,7 +16,7 @@ use super::judge::Judge;
 use super::plan::{Chosen, Plan};
 use super::session::Session;
 use crate::balance::{self, Ended, Picked};
-use crate::base::{PolicyNote, Reason};
+use crate::base::{PolicyNote, Reason, Str, covered};
 use crate::filter::{Claims, ExternalAuth, HttpFilter, Seen};
 use crate::gate::{self, Ask, Filtered, Gate, Providers};
 use crate::jwt::KeySource;
@@ -428,6 +428,9 @@ impl Routed {
 
     /// For a destination where nobody judges.
     fn authorize(&self, picked: &Picked, arrived: &mut Arrived) -> Result<Prepared, Box<Refused>> {
+        if let Some(server) = &self.plan.backend.0.server {
+            self.keeps_name(server, arrived)?;
+        }
         match self.judge().judge(&self.world, picked, &arrived.request, Providers::NotAsked) {
             Ok(None) => Ok(Prepared::default()),
             Ok(Some(permit)) => {
@@ -448,6 +451,21 @@ impl Routed {
             }
             Err(denial) => Err(denied(denial, arrived)),
         }
+    }
+
+    /// Policies are asked about what a consumer's route has made of a request, so it must not name another server to them than the one
+    /// that was resolved.
+    fn keeps_name(&self, server: &Str, arrived: &Arrived) -> Result<(), Answer> {
+        if self.before.is_none() || self.judge().is_producers() {
+            return Ok(());
+        }
+        let host = headers::name_of(headers::host(arrived.request.headers()));
+        if covered(&self.plan.backend.0.hostname, host).is_some_and(|name| name == server.as_str())
+        {
+            return Ok(());
+        }
+        let why = format!("a route of the client's namespace names {host:?} in place of {server}");
+        Err(Answer::no_route(why))
     }
 
     pub(in crate::l7) fn judge(&self) -> Judge<'_> {

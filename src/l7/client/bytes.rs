@@ -16,7 +16,7 @@ pub(in crate::l7) async fn carry(session: &Session, stream: Rewind<Carrier>) {
     let _busy = session.seat.carries_bytes();
     let from = session.downstream();
     let (service, dialled) = (Asked::Present(&session.service), session.dialled);
-    let ask = Ask { service, dialled, routed: None, subset: None };
+    let ask = Ask { service, dialled, routed: None, subset: None, claim: None };
     match context.reach.endpoint(&from, &ask).await {
         Ok(Reached { picked, upstream, permit, tls }) => {
             let in_process = upstream.is_local();
@@ -57,6 +57,7 @@ fn start(session: &Session, picked: Option<&Picked>) -> ConnectionStart {
         destination_address: picked.map_or(session.dialled, Picked::wire_address),
         dialled: session.dialled,
         hbone_authority: tunnelled.map(|picked| picked.address),
+        server_name: None,
         waypoint_principal: None,
         policy: None,
         notes: Vec::new(),

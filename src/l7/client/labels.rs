@@ -23,6 +23,7 @@ pub(in crate::l7) fn routed(
         destination_address: connection.dialled,
         dialled: connection.dialled,
         hbone_authority: None,
+        server_name: None,
         waypoint_principal: None,
         policy: None,
         notes: Vec::new(),

@@ -17,6 +17,7 @@ use crate::base::{Reason, Str};
 use crate::filter::{self, BackendRef, HttpFilter, Mirror, Seen};
 use crate::l7::budget::MirrorPermit;
 use crate::l7::exchange::arrived::Arrived;
+use crate::l7::message::headers;
 use crate::l7::message::sent::Sent;
 use crate::model::Binding;
 
@@ -120,7 +121,8 @@ fn add_shadow(headers: &mut HeaderMap) {
 /// answer.
 async fn deliver(mut routed: Routed, copy: Arrived, _permit: MirrorPermit) -> bool {
     let service = &routed.plan.backend.0;
-    match routed.session.resolve(service).await {
+    let host = headers::host(copy.request.headers());
+    match routed.session.resolve(service, host).await {
         Ok(resolved) => routed.plan.backend.0 = resolved,
         Err(answer) => return give_up(answer.reason, &answer.why),
     }

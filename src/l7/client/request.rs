@@ -48,9 +48,9 @@ use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Cut, Kept};
 use crate::l7::message::sent::{self, Sent};
 use crate::l7::worker::serve::Handler;
-use crate::model::Service;
+use crate::model::{Resolution, Service};
 use crate::reach::Attempts;
-use crate::route::{Client, Who};
+use crate::route::{self, Client, Who};
 use crate::trace::Kind;
 use crate::world::World;
 
@@ -206,7 +206,8 @@ impl Planning<'_> {
         let rule = route.chosen.as_ref().map(|chosen| chosen.name()).unwrap_or_default();
         self.exchange.record.route(rule);
         let (service, port) = led.map_err(|answer| self.heard(answer))?;
-        let resolved = self.session.resolve(&service).await?;
+        let host = headers::host(sent_headers(self.before, self.arrived));
+        let resolved = self.session.resolve(&service, host).await?;
         let request = &self.arrived.request;
         let (backend, subset) = ((&*resolved, port), route.subset().map(Str::as_str));
         let hash = plan::hash(backend, subset, self.session, request.uri(), request.headers());
@@ -221,7 +222,14 @@ impl Planning<'_> {
         let who = Who::Workload(&self.session.client.uid);
         let client = Client { namespace, who, selected_by: None };
         let head = sent::head(request.method(), request.uri(), request.headers(), client);
-        plan::route(self.world, service, dialled, namespace, &head)
+        let route = plan::route(self.world, service, dialled, namespace, &head)?;
+        let addressed = &route.addressed;
+        if addressed.resolution == Resolution::Dynamic {
+            let claim = headers::name_of(headers::host(request.headers()));
+            let named = route::named(self.world, addressed, namespace, claim);
+            named.map_err(|why| Answer::no_route(why.to_string()))?;
+        }
+        Ok(route)
     }
 
     /// To the backend whose turn it is, unless a filter answers instead.

@@ -20,8 +20,7 @@ impl Routed {
         if service.encryption.is_empty() {
             return Ok(None);
         }
-        let host = headers::host(arrived.request.headers());
-        let host = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let host = headers::name_of(headers::host(arrived.request.headers()));
         let from = self.session.downstream();
         // Boxed, because nearly no service has it.
         let secured = Box::pin(Reach::secure(&from, (service, *port), picked, Some(host))).await;

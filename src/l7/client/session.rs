@@ -3,15 +3,16 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use http::Method;
+use http::{Method, StatusCode};
 
-use crate::base::{ObjectKey, Str};
+use crate::base::{ObjectKey, Reason, Str};
 use crate::l7::budget::seats::Seated;
 use crate::l7::exchange::answer::Answer;
+use crate::l7::message::headers;
 use crate::l7::version::Version;
 use crate::l7::worker::authorizer::Authorizer;
 use crate::l7::worker::context::Context;
-use crate::model::{AppProtocol, Service, Workload};
+use crate::model::{AppProtocol, Resolution, Service, Workload};
 use crate::reach::Downstream;
 use crate::sock::SocketFactory;
 use crate::telemetry::{ConnectionStart, HttpConnection, Peer, RequestStart, ServiceLabels};
@@ -81,13 +82,26 @@ impl Session {
         }
     }
 
-    /// The service with the addresses of its endpoints.
+    /// The service with the addresses of its endpoints. `host`: that of the request, which says what a wildcard means.
     pub(in crate::l7) async fn resolve(
         &self,
         service: &Arc<Service>,
+        host: &str,
     ) -> Result<Arc<Service>, Answer> {
-        let resolved = self.context.reach.resolve(&self.downstream(), service).await;
-        resolved.map_err(|failure| Answer::no_healthy_upstream(failure.why))
+        let (reach, from) = (&self.context.reach, self.downstream());
+        let resolved = match service.resolution {
+            // Boxed, because few services are wildcards.
+            Resolution::Dynamic => {
+                let claim = Some(headers::name_of(host));
+                Box::pin(reach.resolve_named(&from, service, claim)).await
+            }
+            _ => reach.resolve(&from, service).await,
+        };
+        resolved.map_err(|failure| match failure.reason {
+            Reason::DnsFailure => Answer::dns_failure(failure.why),
+            Reason::NoRoute => Answer::no_backend(StatusCode::SERVICE_UNAVAILABLE, failure.why),
+            _ => Answer::no_healthy_upstream(failure.why),
+        })
     }
 
     /// The record of a request, but for the request. An answer of our own goes to a client whose identity is known.

@@ -31,6 +31,7 @@ pub(in crate::l7) fn arrived(inbound: &Inbound, world: &World, cluster: &Str) ->
         destination_address: SocketAddr::new(destination.ip(), wire_port),
         dialled: *destination,
         hbone_authority: client.map(|_| *destination),
+        server_name: None,
         waypoint_principal: None,
         policy: None,
         notes: Vec::new(),

@@ -127,6 +127,12 @@ impl Answer {
         Self::new(status, "no healthy upstream", Reason::NoHealthyUpstream, why)
     }
 
+    /// The name below a wildcard that was asked for has no address; the text is Envoy's.
+    pub(in crate::l7) fn dns_failure(why: impl Into<String>) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "DNS resolution failure", Reason::DnsFailure, why)
+    }
+
     pub(in crate::l7) fn overflow(why: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "upstream overflow", Reason::Overflow, why)
     }

@@ -79,6 +79,11 @@ pub(in crate::l7) fn host(headers: &HeaderMap) -> &str {
     headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
 }
 
+/// The name in a host that passed ([`canonical`]), without its port.
+pub(in crate::l7) fn name_of(host: &str) -> &str {
+    host.split_once(':').map_or(host, |(name, _)| name)
+}
+
 /// Puts the host back when there is not exactly one any more that a request may name.
 pub(in crate::l7) fn keep_host(headers: &mut HeaderMap, before: &HeaderMap) {
     if !host::is_named(headers)

@@ -22,6 +22,7 @@ fn decisions() {
             format!("tls {}", keys.join(" "))
         }
         Decision::Routed { routes: Streams::Named { .. }, .. } => "named".into(),
+        Decision::Named { .. } => "by its server's name".into(),
     };
     let unusable = Binding::Unusable { waypoint: key("gone"), why: "it does not exist".into() };
     for (binding, to, expected) in [

@@ -54,6 +54,7 @@ pub(super) fn translate(
         vips: allotted.vips(cx, key, spec),
         networks: Vec::new(),
         resolution: Resolution::Listed,
+        server: None,
         endpoints: endpoints.of(cx, (key, &hostname), spec, &ports),
         hostname,
         balancing: balancing::of(cx, key, &service.metadata, spec),

@@ -7,6 +7,7 @@
 mod addresses;
 mod allot;
 mod check;
+mod dynamic;
 mod endpoints;
 mod visibility;
 
@@ -147,19 +148,15 @@ fn entry<'a>(
 ) -> Option<Entry<'a>> {
     let spec = &object.spec;
     let waypoint = waypoints.bind::<ServiceEntry>(cx, key, &object.metadata, Addressed::Service);
-    let resolution = match spec.resolution.as_deref() {
-        None | Some("" | "NONE") => Some(Resolution::Dialled),
-        Some("STATIC") => Some(Resolution::Listed),
-        Some("DNS" | "DNS_ROUND_ROBIN") => Some(Resolution::Names),
-        Some(other) => {
+    let resolution = match read_resolution(object, &waypoint) {
+        Ok(resolution) => Some(resolution),
+        Err((field, why)) => {
             let outcome = match waypoint {
                 Binding::None => "the entry is not in force",
                 // Without the entry its traffic would go where it wants, unguarded.
                 _ => "what is addressed to it is refused, since it names a waypoint",
             };
-            let reason =
-                format!("{other:?} is none of NONE, STATIC, DNS and DNS_ROUND_ROBIN; {outcome}");
-            cx.error::<ServiceEntry>(key, "spec.resolution", reason);
+            cx.error::<ServiceEntry>(key, field, format!("{why}; {outcome}"));
             None
         }
     };
@@ -171,6 +168,9 @@ fn entry<'a>(
         return None;
     }
     check::complain(cx, key, object);
+    if resolution == Some(Resolution::Dynamic) {
+        dynamic::complain(cx, key, object, &waypoint);
+    }
     Some(Entry {
         key,
         object,
@@ -187,6 +187,27 @@ fn entry<'a>(
             ..Balancing::default()
         },
     })
+}
+
+fn read_resolution(
+    object: &ServiceEntry,
+    waypoint: &Binding,
+) -> Result<Resolution, (&'static str, String)> {
+    match object.spec.resolution.as_deref() {
+        None | Some("" | "NONE") => Ok(Resolution::Dialled),
+        Some("STATIC") => Ok(Resolution::Listed),
+        Some("DNS" | "DNS_ROUND_ROBIN") => Ok(Resolution::Names),
+        Some(dynamic::DYNAMIC) => dynamic::check(object, *waypoint != Binding::None),
+        Some(other) => {
+            let why =
+                format!("{other:?} is none of NONE, STATIC, DNS, DNS_ROUND_ROBIN and DYNAMIC_DNS");
+            Err(("spec.resolution", why))
+        }
+    }
+}
+
+fn is_dynamic(object: &ServiceEntry) -> bool {
+    object.spec.resolution.as_deref() == Some(dynamic::DYNAMIC)
 }
 
 fn ports(cx: &mut Context<'_>, key: &ObjectKey, object: &ServiceEntry) -> Vec<Port> {
@@ -207,6 +228,12 @@ fn ports(cx: &mut Context<'_>, key: &ObjectKey, object: &ServiceEntry) -> Vec<Po
         if ports.iter().any(|other| other.port.port == number) {
             let reason = format!("{number} stands twice; the first one holds");
             cx.warn::<ServiceEntry>(key, format!("{field}.number"), reason);
+            continue;
+        }
+        let unnamed = dynamic::why_no_name(&port.protocol).filter(|_| is_dynamic(object));
+        if let Some(why) = unnamed {
+            let reason = format!("{why}; the port is left out");
+            cx.error::<ServiceEntry>(key, format!("{field}.protocol"), reason);
             continue;
         }
         if let Some(why) = check::unknown_protocol(&port.protocol) {
@@ -235,7 +262,11 @@ fn hosts(cx: &mut Context<'_>, key: &ObjectKey, object: &ServiceEntry) -> Vec<(u
         cx.error::<ServiceEntry>(key, "spec.hosts", reason);
     }
     for (index, text) in object.spec.hosts.iter().take(MAX_HOSTS).enumerate() {
-        match host_name(text) {
+        let host = host_name(text).and_then(|host| {
+            let why = dynamic::why_no_wildcard(&host).filter(|_| is_dynamic(object));
+            why.map_or(Ok(host), Err)
+        });
+        match host {
             Ok(host) => hosts.push((index, host)),
             Err(why) => {
                 let field = format!("spec.hosts[{index}]");
@@ -302,6 +333,7 @@ fn service(
         ports: entry.ports.iter().map(|port| port.port.clone()).collect(),
         endpoints,
         resolution: entry.resolution,
+        server: None,
         balancing: Balancing { weighted, ..entry.balancing },
         waypoint: entry.waypoint.clone(),
         canary: entry.canary.clone(),

@@ -28,6 +28,7 @@ impl Values for Seen<'_> {
             Operator::RemoteAddress => Shown::owned(start.source_address),
             Operator::RemoteAddressWithoutPort => Shown::owned(start.source_address.ip()),
             Operator::PeerSan => Shown::text(&start.source.principal),
+            Operator::RequestedServerName => Shown::text(start.server_name.as_deref()?),
             Operator::Protocol
             | Operator::GrpcStatus
             | Operator::ResponseDuration

@@ -78,7 +78,7 @@ impl Values for Ended<'_> {
             Operator::Response(fields) => {
                 return fields.iter().find_map(|it| self.field(it, &self.kept.response));
             }
-            Operator::Nothing => return None,
+            Operator::RequestedServerName | Operator::Nothing => return None,
         })
     }
 }

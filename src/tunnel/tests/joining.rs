@@ -39,6 +39,7 @@ fn start() -> ConnectionStart {
         dialled: ([10, 0, 0, 2], 15_008).into(),
         policy: None,
         hbone_authority: None,
+        server_name: None,
         waypoint_principal: None,
         notes: Vec::new(),
         in_process: true,

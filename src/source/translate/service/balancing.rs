@@ -53,9 +53,9 @@ pub(in crate::source::translate) fn races(
         cx.warn::<ServiceEntry>(key, field, reason);
         return false;
     }
-    let names = resolution == Some(Resolution::Names);
+    let names = matches!(resolution, Some(Resolution::Names | Resolution::Dynamic));
     if !names {
-        let reason = "has no effect: only names (resolution DNS or DNS_ROUND_ROBIN) have addresses to race to";
+        let reason = "has no effect: only names (resolution DNS, DNS_ROUND_ROBIN or DYNAMIC_DNS) have addresses to race to";
         cx.warn::<ServiceEntry>(key, field, reason);
     }
     names

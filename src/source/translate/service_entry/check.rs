@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::super::Context;
 use super::super::service::protocol;
-use super::{Entry, addresses, host_name, is_name};
+use super::{Entry, addresses, dynamic, host_name, is_name};
 use crate::base::ObjectKey;
 use crate::model::{Binding, Resolution};
 use crate::source::objects::{FieldError, ServiceEntry, WorkloadEntry, WorkloadEntrySpec};
@@ -127,7 +127,8 @@ pub(in crate::source::translate) fn meaningless(entry: &ServiceEntry) -> Option<
         Some((format!("{place}.ports[{unknown}]"), NO_SUCH_PORT.to_owned()))
     });
     let mut all = hosts.chain(addresses).chain(protocols).chain(endpoints);
-    all.next().map(|(field, reason)| FieldError { field, reason })
+    let first = all.next().map(|(field, reason)| FieldError { field, reason });
+    first.or_else(|| dynamic::meaningless(entry))
 }
 
 /// Likewise.

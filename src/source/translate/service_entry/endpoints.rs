@@ -63,6 +63,9 @@ impl<'a> Places<'a> {
             }
             return Vec::new();
         }
+        if entry.resolution == Resolution::Dynamic {
+            return vec![of_name(entry, host, Bits::default())];
+        }
         if listed && selector.is_some() {
             let reason = "must not be given together with endpoints, and has no effect";
             cx.error::<ServiceEntry>(entry.key, "spec.workloadSelector", reason);
@@ -229,21 +232,25 @@ fn itself(
         cx.error::<ServiceEntry>(entry.key, "spec.hosts", reason);
         return Vec::new();
     }
-    let ports = entry.ports.iter().map(|port| mapping(port, port.target)).collect();
-    vec![Endpoint {
+    vec![of_name(entry, host, subsets.selecting(None))]
+}
+
+/// What the addresses of a name are endpoints like; for a wildcard, those of each name below it.
+fn of_name(entry: &Entry<'_>, name: &Str, subsets: Bits) -> Endpoint {
+    Endpoint {
         workload: None,
         addresses: Vec::new(),
-        name: Some(host.clone()),
+        name: Some(name.clone()),
         hostname: None,
         weight: 1,
-        ports,
+        ports: entry.ports.iter().map(|port| mapping(port, port.target)).collect(),
         ready: true,
         terminating: false,
         node: Str::default(),
         locality: Locality::default(),
-        subsets: subsets.selecting(None),
+        subsets,
         labels: LabelMap::new(),
-    }]
+    }
 }
 
 fn of_pod(entry: &Entry<'_>, workload: &Workload, pod: &Pod, subsets: &Selections<'_>) -> Endpoint {

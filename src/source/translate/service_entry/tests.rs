@@ -211,7 +211,7 @@ fn what_cannot_be_carried_out_is_said() {
     let of = |spec: &str| complaints(&(POD.to_owned() + &entry("e", "", spec)));
     for (spec, expected) in [
         (
-            "{hosts: [x.example], resolution: DYNAMIC_DNS}",
+            "{hosts: [x.example], resolution: ELSEWHERE}",
             "error: test.yaml, document 2: ServiceEntry a/e: spec.resolution",
         ),
         ("{hosts: []}", "spec.hosts: is empty"),
@@ -416,7 +416,7 @@ fn waypoints_and_distribution_are_as_for_services() {
     assert!(matches!(only(&bound).waypoint, Binding::Unusable { .. }), "closed, not open");
 
     // What cannot be carried out is not passed by either, and what cannot be guarded is said.
-    let unknown = gateway.to_owned() + &bound.replace("ports:", "resolution: DYNAMIC_DNS, ports:");
+    let unknown = gateway.to_owned() + &bound.replace("ports:", "resolution: ELSEWHERE, ports:");
     let service = only(&unknown);
     assert_eq!((service.resolution, service.endpoints.len()), (Resolution::Listed, 0));
     assert!(complaints(&unknown).contains("what is addressed to it is refused"));
@@ -441,6 +441,7 @@ fn addresses_of_names_race_where_an_annotation_says_so() {
         ("RACE_FIRST_TCP_CONNECT", "DNS", true, false),
         ("race_first_tcp_connect", "DNS_ROUND_ROBIN", true, false),
         ("RACE_FIRST_TCP_CONNECT", "STATIC", false, true),
+        ("RACE_FIRST_TCP_CONNECT", "NONE", false, true),
         ("DEFAULT", "DNS", false, false),
         ("FASTEST", "DNS", false, true),
     ] {
