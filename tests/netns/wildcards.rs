@@ -246,14 +246,7 @@ fn names_below_a_wildcard_are_resolved_by_host() -> Result<()> {
         "{:?}",
         outside.seen
     );
-    // TLS that the client's node speaks, to the name that was resolved.
-    for host in ["a.wild.example", "b.wild.example", "a.wild.example"] {
-        settle(&lab, "curl", &[&format!("http://{host}:8080/")], 200)?;
-        ensure!(outside.has_seen(host, &format!("{host}:8080")), "{host}: {:?}", outside.seen);
-    }
-    for (name, host) in outside.seen.lock().iter().filter(|(name, _)| !name.is_empty()) {
-        ensure!(host.starts_with(name.as_str()), "{name} for {host}");
-    }
+    speaks_tls(&lab, &outside)?;
     // A route of the client's namespace, which policies believe, makes no other server of it.
     lab.manifests.apply(DISGUISE)?;
     settle(&lab, "curl", &["http://a.wild.example/plain"], 200)?;
@@ -267,6 +260,18 @@ fn names_below_a_wildcard_are_resolved_by_host() -> Result<()> {
     lab.manifests.label(&entry, &["istio.io/use-waypoint=none"])?;
     settle(&lab, "curl", &["http://a.wild.example/"], 0)?;
     upstream.end()
+}
+
+/// TLS that the client's node speaks is for the name that was resolved.
+fn speaks_tls(lab: &Lab, outside: &Outside) -> Result<()> {
+    for host in ["a.wild.example", "b.wild.example", "a.wild.example"] {
+        settle(lab, "curl", &[&format!("http://{host}:8080/")], 200)?;
+        ensure!(outside.has_seen(host, &format!("{host}:8080")), "{host}: {:?}", outside.seen);
+    }
+    for (name, host) in outside.seen.lock().iter().filter(|(name, _)| !name.is_empty()) {
+        ensure!(host.starts_with(name.as_str()), "{name} for {host}");
+    }
+    Ok(())
 }
 
 /// Whoever answers for the domain chooses the addresses.

@@ -193,6 +193,11 @@ mod tests {
             assert_eq!(found.len(), services, "{spec}");
             assert_eq!(found.iter().any(|it| it.endpoints.is_empty()), is_closed, "{spec}");
         }
+    }
+
+    #[test]
+    fn ports_that_name_no_server_are_left_out_and_nothing_selects_endpoints() {
+        let host = "hosts: ['*.example.org']";
         for protocol in ["TCP", "MONGO", "GRPC-Web", "''"] {
             let spec = format!("{host}, ports: [{{number: 80, name: x, protocol: {protocol}}}]");
             let (found, said) = read(&bound(&spec));
