@@ -540,6 +540,7 @@ async fn no_connection_outlives_its_place_in_the_registry() {
             dialled: SocketAddr::new(dialled.ip(), port),
             routed: routed.then_some(dialled.port()),
             subset: None,
+            claim: None,
         };
         let mut until = std::pin::pin!(bench.reach.until_denied(&from, &ask, (&to, None)));
         loop {
