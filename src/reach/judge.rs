@@ -27,12 +27,13 @@ pub(super) struct LeavingClass {
     unguarded: Option<(Option<Str>, SocketAddr)>,
 }
 
-/// A local client with open connections, and where it dialled if a route led on from there.
+/// A local client with open connections, and where it dialled if no service of its own class tells of that: a route led on from
+/// there, or no service had the address.
 #[derive(PartialEq, Eq, Hash)]
 pub(super) struct OutboundClass {
     client: Str,
     namespace: Str,
-    routed: Option<SocketAddr>,
+    dialled: Option<SocketAddr>,
 }
 
 impl Classed for OutboundClass {
@@ -165,7 +166,7 @@ impl Reach {
 
     /// Returns when a client may no longer be connected to an address that no service has.
     pub async fn until_unregistered(&self, client: &Workload, dialled: SocketAddr) -> Failure {
-        let mut changes = self.outbound_changes(client, None);
+        let mut changes = self.outbound_changes(client, Some(dialled));
         loop {
             if let Some(why) = unregistered(&self.world.load(), &client.uid, dialled) {
                 return Failure::new(Reason::NotRegistered, why);
@@ -176,13 +177,13 @@ impl Reach {
         }
     }
 
-    /// Tells when the client's `outboundTrafficPolicy` is another one; and where a route led on from what it dialled, when that
-    /// leaves the registry.
-    fn outbound_changes(&self, client: &Workload, routed: Option<SocketAddr>) -> JudgementChanges {
+    /// Tells when the client's `outboundTrafficPolicy` is another one; and of an address that it dialled, when that is in the
+    /// registry no more. An address that no service had may have come into the registry meanwhile.
+    fn outbound_changes(&self, client: &Workload, dialled: Option<SocketAddr>) -> JudgementChanges {
         let (uid, namespace) = (client.uid.clone(), client.key.namespace.clone());
-        let class = OutboundClass { client: uid.clone(), namespace, routed };
+        let class = OutboundClass { client: uid.clone(), namespace, dialled };
         self.outbound.changes(class, || {
-            move |world: &World| match routed {
+            move |world: &World| match dialled {
                 Some(dialled) => unregistered(world, &uid, dialled).is_some(),
                 None => world.workload(&uid).is_some_and(|it| it.registry_only),
             }

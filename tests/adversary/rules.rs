@@ -187,7 +187,7 @@ spec:
         format!(
             "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: part, namespace: evil}}\n\
              spec: {{http: [{{match: [{{uri: {{prefix: /part/ready}}{matches}}}], directResponse: {{status: 204}}}}, \
-             {{match: [{{uri: {{prefix: /part}}{matches}}}], rewrite: {{uri: /headers}}, \
+             {{match: [{{uri: {{prefix: /part}}{matches}}}], rewrite: {{uri: /headers/led}}, \
              route: [{{destination: {{host: details.bookinfo.svc.cluster.local}}}}]}}]}}\n---\n"
         )
     };
@@ -205,7 +205,8 @@ spec:
     settle(&lab, "curl", &["http://reviews.bookinfo:9080/part/ready"], 204)?;
     let led = lab.curl("curl", &["http://reviews.bookinfo:9080/part"])?;
     ensure!(led.status == 403, "{led:?}");
-    ensure!(!lab.pod_log(VICTIM)?.contains("/headers"), "the victim saw it");
+    // The policy has let requests of before it was there pass.
+    ensure!(!lab.pod_log(VICTIM)?.contains("/headers/led"), "the victim saw it");
     // Nor is it for more clients than the owner has said.
     lab.manifests.apply(&part(""))?;
     settle(&lab, "curl", &["http://reviews.bookinfo:9080/part/ready"], 404)?;

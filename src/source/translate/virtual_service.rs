@@ -129,13 +129,7 @@ impl VirtualServices {
             routes.complain(&mut one, &found, &routes_of);
             models.extend(routes_of);
         }
-        for (key, spec) in delegates.unused() {
-            let reason =
-                "is empty, and no VirtualService delegates to this one, so it has no effect";
-            if !spec.http.is_empty() || !spec.tls.is_empty() || !spec.tcp.is_empty() {
-                cx.warn::<VirtualService>(key, "spec.hosts", reason);
-            }
-        }
+        warn_of_unused(cx, &delegates);
         models.sort_by(|one, other| one.key.cmp(&other.key));
         self.share(models);
         streams.sort_by(|one: &StreamRoute, other| one.key.cmp(&other.key));
@@ -186,6 +180,15 @@ impl VirtualServices {
                 model.inherit(&known);
             }
             self.models.push(Arc::new(model));
+        }
+    }
+}
+
+fn warn_of_unused(cx: &mut Context<'_>, delegates: &Delegates<'_>) {
+    for (key, spec) in delegates.unused() {
+        let reason = "is empty, and no VirtualService delegates to this one, so it has no effect";
+        if !spec.http.is_empty() || !spec.tls.is_empty() || !spec.tcp.is_empty() {
+            cx.warn::<VirtualService>(key, "spec.hosts", reason);
         }
     }
 }

@@ -72,7 +72,7 @@ fn a_provider_that_cannot_be_asked_is_none() {
         ("envoyExtAuthzHttp: {service: a/b/c, port: 80}", "envoyExtAuthzHttp.service"),
         ("envoyExtAuthzHttp: {service: a, port: 0}", "envoyExtAuthzHttp.port"),
         ("envoyExtAuthzHttp: {service: a, port: 80, timeout: 1}", ""),
-        ("envoyExtAuthzHttp: {service: a, port: 80, timeout: 1m}", "envoyExtAuthzHttp.timeout"),
+        ("envoyExtAuthzHttp: {service: a, port: 80, timeout: soon}", "envoyExtAuthzHttp.timeout"),
         ("envoyExtAuthzHttp: {service: a, port: 80, timeout: 0s}", "envoyExtAuthzHttp.timeout"),
         (
             "envoyExtAuthzHttp: {service: a, port: 80, statusOnError: '200'}",

@@ -229,7 +229,8 @@ mod tests {
     fn a_files_last_version_stays_in_force_where_istio_would_reject_the_new_one() {
         let object = |spec: &str| -> ServiceEntry {
             let text = format!(
-                "{{metadata: {{name: e, labels: {{istio.io/use-waypoint: wp}}}}, spec: {{{spec}}}}}"
+                "{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, \
+                 metadata: {{name: e, labels: {{istio.io/use-waypoint: wp}}}}, spec: {{{spec}}}}}"
             );
             serde_saphyr::from_str(&text).unwrap()
         };
