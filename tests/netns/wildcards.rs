@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject;
@@ -63,7 +63,7 @@ metadata: {name: wild, namespace: egress}
 spec:
   targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: wild}]
   action: DENY
-  rules: [{to: [{operation: {hosts: [secret.wild.example]}}]}]
+  rules: [{to: [{operation: {hosts: [secret.wild.example], ports: ['80']}}]}]
 ---
 ";
 
@@ -374,7 +374,7 @@ fn names_below_a_wildcard_are_resolved_by_the_servers_name_in_tls() -> Result<()
         ("nobody.wild.example:443", First::Name("x.wild.example"), "x.wild.example"),
     ] {
         upstream.teach("x.wild.example", OUTSIDE.parse()?);
-        let answer = spoken(&lab, &outside, to, first)?;
+        let answer = spoken(&lab, &outside, to, first).with_context(|| name)?;
         ensure!(answer == "HTTP/1.1 200 OK", "{name}: {answer:?}");
         ensure!(outside.has_seen(name, "within"), "{name}: {:?}", outside.seen);
     }
@@ -405,17 +405,15 @@ fn names_below_a_wildcard_are_resolved_by_the_servers_name_in_tls() -> Result<()
     }
     // An address of its own choice is not the entry's, whatever name is claimed.
     let real = format!("{OUTSIDE}:9443");
-    ensure!(
-        spoken(&lab, &outside, &real, First::Name("a.wild.example"))?.contains("200"),
-        "ALLOW_ANY"
-    );
+    let passed_on = spoken(&lab, &outside, &real, First::Name("a.wild.example"));
+    ensure!(passed_on.context("ALLOW_ANY")?.contains("200"));
     lab.manifests.apply(REGISTRY_ONLY)?;
     wait::until("the registry to be all there is", || {
         let answer = spoken(&lab, &outside, &real, First::Name("a.wild.example"));
         Ok(answer.is_err().then_some(()))
     })?;
-    let through = spoken(&lab, &outside, entry, First::Name("a.wild.example"))?;
-    ensure!(through.contains("200"), "the entry is in the registry");
+    let through = spoken(&lab, &outside, entry, First::Name("a.wild.example"));
+    ensure!(through.context("the entry is in the registry")?.contains("200"));
     ensure!(outside.seen.lock().len() >= seen + 2);
     upstream.end()
 }
