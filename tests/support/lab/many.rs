@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use nix::mount::{MsFlags, mount};
@@ -12,6 +13,8 @@ use super::netns::Namespace;
 use super::private::NETWORK_NAMESPACES;
 use super::{Lab, process, wait};
 
+/// How long the agent may take for some hundred of them, on a slow machine that does something else besides.
+const A_HUNDRED: Duration = Duration::from_secs(60);
 /// The file with their manifests.
 const FILE: &str = "many.yaml";
 
@@ -51,7 +54,8 @@ pub fn leave(lab: &mut Lab, count: usize) -> Result<()> {
 fn until_captured(count: usize, captured: bool) -> Result<()> {
     for number in (0..count).step_by(97).chain([count - 1]) {
         let namespace = Namespace::named(&name(number))?;
-        wait::until(&format!("the rules of {} (captured: {captured})", name(number)), || {
+        let what = format!("the rules of {} (captured: {captured})", name(number));
+        wait::within(A_HUNDRED, &what, || {
             let mut nft = process::command(&namespace, "nft");
             let rules = feed_command(&mut nft, "nft", &["list", "ruleset"], "")?;
             Ok((rules.is_empty() != captured).then_some(()))
