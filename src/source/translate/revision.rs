@@ -72,8 +72,8 @@ mod tests {
             ("default", "istio.io/rev: canary", "istio.io/rev: default", false),
             ("default", "istio.io/rev: default", "istio.io/rev: canary", true),
         ] {
-            let mut settings = TranslateSettings::default();
-            settings.revisions = vec![ours.into(), "a-tag".into()];
+            let revisions = vec![ours.into(), "a-tag".into()];
+            let settings = TranslateSettings { revisions, ..TranslateSettings::default() };
             let translation = translated_with(&mesh(namespace, gateway), &settings);
             let mesh = &translation.mesh;
             let case = (ours, namespace, gateway);

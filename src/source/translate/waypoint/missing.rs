@@ -126,8 +126,8 @@ mod tests {
              metadata: {{name: web, namespace: shop, labels: {{istio.io/use-waypoint: wp}}}}\n\
              spec: {{clusterIP: 10.0.0.1, ports: [{{name: http, port: 80}}]}}\n---\n{other}"
         );
-        let mut settings = TranslateSettings::default();
-        settings.missing_waypoint = setting;
+        let settings =
+            TranslateSettings { missing_waypoint: setting, ..TranslateSettings::default() };
         let translation = translated_with(&text, &settings);
         let complaints = translation.complaints.iter().map(ToString::to_string).collect();
         (translation.mesh.services[0].waypoint.clone(), complaints)
