@@ -31,6 +31,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 
 /// As Istio takes durations of protobuf, which are those of Go: numbers, with a fraction or without one, each with a unit of `h`,
 /// `m`, `s`, `ms`, `us` or `ns` (`0.5s`, `1h30m`), or `0`. None is negative, or longer than Go counts (292 years).
+///
+/// `kube::core::Duration` reads the same, in floating point, and panics where a number is too large.
 pub fn parse_istio_duration(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
