@@ -41,7 +41,8 @@ mod virtual_service;
 pub use answer::{Answer, Flow, Passing, Waited};
 pub use backend::{BackendObject, BackendRef};
 pub use chain::{
-    Pair, Seen, change, changes, has_type_of, inherit, remember, respond, runs_on, volatile,
+    Pair, Seen, change, changes, has_type_of, inherit, is_limit, remember, respond, runs_on,
+    volatile,
 };
 pub use circuit_breaker::{Bounds, CircuitBreaker, Opening, circuit_breaker};
 pub use concurrency_limit::{Adaptive, ConcurrencyLimit, LimitInUse, MinRtt, Shed, limits_in_use};

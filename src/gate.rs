@@ -400,14 +400,17 @@ impl Gate {
         match all.iter_mut().find(|known| known.service == service.key) {
             Some(known) => known.ports.extend(ports),
             None => {
-                let authorizes = routes()
-                    .flat_map(|route| &route.rules)
-                    .flat_map(|rule| &rule.filters)
-                    .any(|filter| matches!(filter, HttpFilter::ExternalAuth(_)));
+                let of_rules = || {
+                    let rules = routes().flat_map(|route| &route.rules);
+                    rules.flat_map(|rule| &rule.filters)
+                };
+                let authorizes =
+                    of_rules().any(|filter| matches!(filter, HttpFilter::ExternalAuth(_)));
                 all.push(Filtered {
                     service: service.key.clone(),
                     ports,
                     authorizes,
+                    limits_rules: of_rules().any(filter::is_limit),
                     reads_claims,
                 });
             }

@@ -219,6 +219,10 @@ fn open_error(to: impl std::fmt::Display, error: &TunnelError) -> PoolError {
         TunnelError::Status(status) if *status == http::StatusCode::BAD_REQUEST => {
             Reason::BadRequest
         }
+        // It says nothing of the endpoint, but of how much its clients take.
+        TunnelError::Status(status) if *status == http::StatusCode::TOO_MANY_REQUESTS => {
+            Reason::Overflow
+        }
         TunnelError::Status(_) => Reason::ConnectFailure,
         _ => Reason::Http2Failure,
     };

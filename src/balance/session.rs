@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::base::ObjectKey;
 use crate::model::{Endpoint, Service};
+use crate::traffic::Subset;
 
 /// The ready endpoint that this hash is of. A client may send any: it selects among the service's own endpoints.
 pub(super) fn endpoint(service: &Service, session: u64) -> Option<&Endpoint> {
@@ -17,9 +18,10 @@ pub(super) fn is_at(service: &Service, endpoint: &Endpoint, session: u64) -> boo
     hash(&service.key, endpoint) == session
 }
 
-/// Whether the service has the endpoint of this session.
-pub fn has_session(service: &Service, session: u64) -> bool {
-    endpoint(service, session).is_some()
+/// Whether the service, or this subset of it, has the endpoint of this session.
+pub fn has_session(service: &Service, subset: Option<&Subset>, session: u64) -> bool {
+    let found = endpoint(service, session);
+    found.is_some_and(|endpoint| subset.is_none_or(|subset| subset.has(&endpoint.subsets)))
 }
 
 /// What a session at the endpoint with this address is told as.

@@ -30,6 +30,11 @@ pub fn has_type_of(filters: &[HttpFilter], filter: &HttpFilter) -> bool {
     filters.iter().any(|it| discriminant(it) == discriminant(filter))
 }
 
+/// Whether it bounds the requests of its rule, at their destination.
+pub fn is_limit(filter: &HttpFilter) -> bool {
+    matches!(filter, HttpFilter::RateLimit(_) | HttpFilter::ConcurrencyLimit(_))
+}
+
 /// Hands over their state: the first of a type takes over from the first of that type before, and so on.
 pub fn inherit(filters: &mut [HttpFilter], before: &[HttpFilter]) {
     for at in 0..filters.len() {

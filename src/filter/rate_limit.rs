@@ -10,6 +10,7 @@ mod global;
 mod key;
 mod matching;
 pub mod shared;
+mod table;
 mod told;
 mod written;
 
@@ -113,6 +114,9 @@ pub struct ResponseCost {
     pub header: HeaderName,
     /// One response costs no more, and no bucket owes more.
     pub most: u64,
+    /// The policy says so.
+    #[serde(skip)]
+    pub is_stated: bool,
 }
 
 /// The key of a request's bucket.
@@ -298,8 +302,8 @@ impl RateLimit {
 }
 
 impl Shared {
-    pub(super) fn new(rate: Rate, cost: Cost) -> Self {
-        Self { rate, cost, parts: Arc::default() }
+    pub(super) fn new(rate: Rate, cost: Cost, has_keys: bool) -> Self {
+        Self { rate, cost, parts: Arc::new(Parts::new(has_keys)) }
     }
 
     /// The node's part for the service that is asked for, and the part's rate. For an endpoint outside of the mesh the client's

@@ -11,7 +11,7 @@ use super::rate_limit::{Buckets, Key, Rate, WrittenKey, interval, keys};
 use super::{Cx, Fault, Filter, Half, RuleContext};
 use crate::base::schema::Rule;
 use crate::base::schema::forms::DURATION;
-use crate::base::{ObjectKey, PolicyEffect, PolicyNote};
+use crate::base::{ObjectKey, PolicyEffect, PolicyNote, Str};
 use Rule::{Fields, Number, OneOf, Text, With};
 
 /// More connections in an interval than any agent accepts; a higher number is a mistake.
@@ -149,13 +149,14 @@ impl Filter for TcpRateLimit {
 
     fn read(written: &Written, rule: &dyn RuleContext) -> Result<Self, Fault> {
         let Written { connections, bytes } = written;
+        let namespace = rule.policy().namespace;
         let connections = connections.as_ref().map(|it| {
             let rate = ((it.limit, it.burst), &*it.interval, MOST_CONNECTIONS);
-            Counter::read("connections", rate, &it.keys, it.shadow_mode)
+            Counter::read("connections", &namespace, rate, &it.keys, it.shadow_mode)
         });
         let bytes = bytes.as_ref().map(|it| {
             let rate = ((it.limit, it.burst), &*it.interval, MOST_BYTES);
-            Counter::read("bytes", rate, &it.keys, false)
+            Counter::read("bytes", &namespace, rate, &it.keys, false)
         });
         let (connections, bytes) = (connections.transpose()?, bytes.transpose()?);
         if connections.is_none() && bytes.is_none() {
@@ -194,6 +195,7 @@ impl Filter for TcpRateLimit {
 impl Counter {
     fn read(
         field: &str,
+        namespace: &Str,
         ((limit, burst), written, most): ((u32, Option<u32>), &str, u64),
         written_keys: &[WrittenKey],
         shadow: bool,
@@ -212,7 +214,8 @@ impl Counter {
             return Err(fault((format!("keys[{at}].type"), why)));
         }
         let rate = Rate { tokens: limit, interval, burst };
-        Ok(Self { rate, by, shadow, buckets: Arc::default() })
+        let buckets = Buckets::new(namespace, !by.is_empty());
+        Ok(Self { rate, by, shadow, buckets })
     }
 
     fn hash(&self, cx: &Cx<'_>) -> u64 {

@@ -118,6 +118,8 @@ pub struct Filtered {
     pub ports: Vec<u16>,
     /// Some rule of its routes has an authorizer asked, which only HTTP can be asked about.
     pub authorizes: bool,
+    /// Some rule of its routes has a limit, which no spelling of a path leads past.
+    pub limits_rules: bool,
     /// Some filter reads the claims of tokens.
     pub reads_claims: bool,
 }

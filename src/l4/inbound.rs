@@ -22,6 +22,10 @@ use crate::telemetry::Handshake;
 use crate::tunnel::{self, Baggage, Cut, GuardedConnection, Incoming, LocalServer, Place};
 use crate::world::JudgementChanges;
 
+/// A client has used up what it may have here, or all of them have. Not 503, by which agents mean that the workload failed: they would
+/// eject it, for clients that have used up nothing as well.
+const FULL: StatusCode = StatusCode::TOO_MANY_REQUESTS;
+
 /// What the task of one stream may hold, in bytes, besides what is on its way.
 const STREAM_BUDGET: usize = 3 * 1024;
 
@@ -203,7 +207,7 @@ impl Proxy {
             Ok(place) => place,
             Err(why) => {
                 self.refuse_arrival(&arrival, Reason::Overflow, &why);
-                return incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
+                return incoming.refuse(FULL);
             }
         };
         match self.judge(&arrival) {
@@ -213,7 +217,7 @@ impl Proxy {
             }
             Judgement::Limit(why) => {
                 self.refuse_arrival(&arrival, Reason::RateLimited, &why);
-                incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
+                incoming.refuse(FULL);
             }
             Judgement::Guard(worker, meter) => {
                 self.guard(incoming, arrival, place, (&worker, meter));

@@ -71,6 +71,8 @@ pub(in crate::l7) struct Exchange {
     pub(in crate::l7) added: Option<Box<HeaderMap>>,
     /// What limits take once there is a response.
     charges: Option<Box<Charges>>,
+    /// How often it had been sent when they were noted.
+    sent_before: u32,
 }
 
 /// What the next one is told of a request's trace.
@@ -110,6 +112,7 @@ impl Exchange {
             holds: Holds::default(),
             added: None,
             charges: None,
+            sent_before: 0,
         })
     }
 
@@ -124,9 +127,11 @@ impl Exchange {
     /// A filter lets the request pass, with this.
     pub(in crate::l7) fn passes(&mut self, passing: Passing) {
         let Passing { notes, charges, headers } = passing;
-        self.record.notes(notes);
+        // Beside what policies have said of it.
+        notes.into_iter().for_each(|note| self.record.note(note));
         if let Some(charges) = charges {
             self.charges.get_or_insert_default().append(charges);
+            self.sent_before = self.attempts;
         }
         if !headers.is_empty() {
             // Beside what other limits tell in the same fields.
@@ -143,6 +148,23 @@ impl Exchange {
         }
     }
 
+    /// The application has answered: limits take what it says. Before anything else is done with the response, so that nothing that
+    /// is wrong with it makes it free.
+    pub(in crate::l7) fn settle(&mut self, response: &HeaderMap) {
+        if let Some(charges) = self.charges.take() {
+            charges.settle(response);
+        }
+    }
+
+    /// The client breaks off a request that the application has. What that costs nobody will say.
+    pub(in crate::l7) fn abandon(&mut self) {
+        if let Some(charges) = self.charges.take()
+            && self.attempts > self.sent_before
+        {
+            charges.abandon();
+        }
+    }
+
     /// Keeps a place in a limit until its end.
     pub(in crate::l7) fn hold(&mut self, held: Held) {
         if held.is_timed()
@@ -156,7 +178,12 @@ impl Exchange {
     /// A call was answered, and counts as in progress until the response has ended.
     pub(in crate::l7) fn called(&mut self, call: Held, ended: Ended) {
         call.ended(ended.has_failed());
-        self.hold(call);
+        self.holds.call(call);
+    }
+
+    /// The request is sent again: the endpoint that answered has it no longer in progress.
+    pub(in crate::l7) fn calls_again(&mut self) {
+        self.holds.release_call();
     }
 
     /// Gives back its places in limits: what follows is another attempt.
@@ -166,7 +193,18 @@ impl Exchange {
 
     /// All attempts have ended; what the last one tells about the service.
     pub(in crate::l7) fn tried(&self, ended: Ended) {
-        self.holds.ended(ended);
+        self.holds.ended(self.heard(ended));
+    }
+
+    /// What an attempt tells about its endpoint and its service: nothing where the client sends slowly, or gives itself less time
+    /// than its route does. Otherwise a client could have an endpoint ejected, or a circuit opened, for all others of its node. An
+    /// application that hears of a deadline may answer so itself.
+    pub(in crate::l7) fn heard(&self, ended: Ended) -> Ended {
+        match ended {
+            Ended::TimedOut if self.is_uploading() => Ended::GivenUp,
+            _ if self.is_in_a_hurry => in_a_hurry(ended),
+            _ => ended,
+        }
     }
 
     /// The application answered over this connection.
@@ -181,9 +219,6 @@ impl Exchange {
         self.record.response_headers(headers);
         self.record.upstream_time(self.elapsed());
         self.grpc_status(headers);
-        if let Some(charges) = self.charges.take() {
-            charges.settle(headers);
-        }
         self.holds.answered(self.uploaded.as_ref());
         self.lease = Some(lease);
         self.in_use = in_use;
@@ -262,6 +297,17 @@ impl Exchange {
     }
 }
 
+/// What an attempt tells whose client has given it less time than its route.
+pub(in crate::l7) fn in_a_hurry(ended: Ended) -> Ended {
+    match ended {
+        Ended::TimedOut => Ended::GivenUp,
+        Ended::Answered(StatusCode::GATEWAY_TIMEOUT) => {
+            Ended::Answered(StatusCode::TOO_MANY_REQUESTS)
+        }
+        _ => ended,
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
         if let Some(uploaded) = &self.uploaded {
@@ -272,6 +318,7 @@ impl Drop for Exchange {
             self.record.messages(sent, messages.count());
         }
         if !self.finished {
+            self.abandon();
             let why = "the client left before the response had ended".to_owned();
             self.record.fail(Reason::PeerReset, why);
         }

@@ -1,5 +1,6 @@
 //! The workers in process: real sockets on loopback, endpoints outside of the mesh, so that no tunnel is needed.
 
+mod abuse;
 mod authorizers;
 mod budgets;
 mod concurrency;

@@ -319,8 +319,17 @@ async fn what_the_network_forbids_is_forbidden_within_the_process_too() {
 
 #[tokio::test]
 async fn a_refusal_within_the_process_is_a_tunnels_refusal() {
-    let bench = bench(Duration::from_secs(60)).await;
-    let _local = bench.local(bench.address, Err(http::StatusCode::UNAUTHORIZED));
-    let error = bench.try_open(&bench.key("a", "server")).await.err().unwrap();
-    assert_eq!(error.reason, Reason::Denied, "{error}");
+    use http::StatusCode;
+    for (status, expected) in [
+        (StatusCode::UNAUTHORIZED, Reason::Denied),
+        (StatusCode::BAD_REQUEST, Reason::BadRequest),
+        (StatusCode::SERVICE_UNAVAILABLE, Reason::ConnectFailure),
+        // What a client has used up is no failure of the endpoint, which would be ejected for others.
+        (StatusCode::TOO_MANY_REQUESTS, Reason::Overflow),
+    ] {
+        let bench = bench(Duration::from_secs(60)).await;
+        let _local = bench.local(bench.address, Err(status));
+        let error = bench.try_open(&bench.key("a", "server")).await.err().unwrap();
+        assert_eq!(error.reason, expected, "{error}");
+    }
 }

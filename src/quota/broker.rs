@@ -1,9 +1,9 @@
 //! The controller's half: who wants, who gives. Pure, over the time that it is told; it keeps nothing that its successor
 //! would miss. It talks to nodes through an outbox for each connection, in which what is not sent yet adds up.
 
+mod accounts;
 mod key;
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::messages::{Amount, Gift, Grant, LimitId, MAX_ASKS, Orders, Report};
+use super::messages::{Amount, Gift, Grant, LimitId, MAX_ASKS, MAX_WANTS, Orders, Report};
 use crate::base::Str;
 use crate::filter::{Pods, Rate, UNIT, burst_of_part, rate_of_part};
+use accounts::Accounts;
 use key::{Given, Key, Order};
 
-/// Keys that are exchanged at a time, of one limit and of all limits of the services of one namespace.
+/// Keys of one limit that are exchanged at a time, and those of them that one node may bring up: as many as it may say at a time that it
+/// lacks tokens for. All limits of a namespace have further bounds ([`accounts`]).
 const MAX_KEYS: usize = 1024;
-const MAX_KEYS_OF_NAMESPACE: usize = 8192;
-/// Limits of the services of one namespace.
-const MAX_LIMITS_OF_NAMESPACE: usize = 1024;
+const MAX_KEYS_OF_NODE: usize = MAX_WANTS;
 /// How often keys that nobody wants are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -35,23 +35,19 @@ pub struct Broker {
     epoch: Instant,
     groups: HashMap<LimitId, Group>,
     sessions: HashMap<Number, Session>,
-    of_namespace: HashMap<Str, Count>,
+    accounts: Accounts,
     last: Number,
     swept: Instant,
 }
 
-/// What a namespace has here.
-#[derive(Clone, Copy, Default)]
-struct Count {
-    limits: usize,
-    keys: usize,
-}
-
-/// The nodes of one limit.
+/// The nodes of one limit. A node alone has nobody to exchange tokens with, so such a limit counts for none of the bounds of its
+/// namespace but that of what a connection may say.
 #[derive(Default)]
 struct Group {
     members: Vec<Member>,
     keys: HashMap<u64, Key>,
+    /// How many of these each node has brought up.
+    brought: HashMap<Str, usize>,
 }
 
 /// One of them, once.
@@ -105,7 +101,7 @@ impl Broker {
             epoch: now,
             groups: HashMap::new(),
             sessions: HashMap::new(),
-            of_namespace: HashMap::new(),
+            accounts: Accounts::default(),
             last: 0,
             swept: now,
         }
@@ -148,7 +144,7 @@ impl Broker {
             self.part(id, session);
         }
         for (limit, id, pods) in limits {
-            let Some(group) = self.group(&id) else {
+            let Some(group) = self.admit(&id, &node) else {
                 if let Some(own) = self.sessions.get_mut(&session) {
                     own.refused.push(limit);
                 }
@@ -209,68 +205,74 @@ impl Broker {
         }
     }
 
-    fn group(&mut self, id: &LimitId) -> Option<&mut Group> {
-        match self.groups.entry(id.clone()) {
-            Entry::Occupied(known) => Some(known.into_mut()),
-            Entry::Vacant(place) => {
-                let count = self.of_namespace.entry(id.service.namespace.clone()).or_default();
-                if count.limits >= MAX_LIMITS_OF_NAMESPACE {
-                    return None;
-                }
-                count.limits += 1;
-                Some(place.insert(Group::default()))
+    /// The nodes of a limit that this one may join.
+    fn admit(&mut self, id: &LimitId, node: &Str) -> Option<&mut Group> {
+        let group = self.groups.entry(id.clone()).or_default();
+        let is_known = group.members.iter().any(|member| member.node == *node);
+        if !is_known && let [first, others @ ..] = &group.members[..] {
+            let (namespace, is_new) = (&id.service.namespace, others.is_empty());
+            let both = [node, &first.node];
+            let nodes = if is_new { &both[..] } else { &both[..1] };
+            if !self.accounts.share(namespace, nodes, is_new) {
+                return None;
             }
         }
+        Some(group)
     }
 
     /// The node no longer speaks for a limit.
     fn part(&mut self, id: &LimitId, session: Number) {
         let Some(group) = self.groups.get_mut(id) else { return };
-        group.members.retain(|member| member.session != session);
+        let is_own = |member: &Member| member.session == session;
+        let Some(own) = group.members.iter().position(is_own) else { return };
+        let gone = group.members.swap_remove(own);
         group.keys.values_mut().for_each(|key| key.leave(session));
-        if group.members.is_empty() {
-            let keys = group.keys.len();
-            self.groups.remove(id);
-            self.uncount(&id.service.namespace, 1, keys);
-        }
-    }
-
-    fn uncount(&mut self, namespace: &Str, limits: usize, keys: usize) {
-        let Some(count) = self.of_namespace.get_mut(namespace) else { return };
-        count.limits = count.limits.saturating_sub(limits);
-        count.keys = count.keys.saturating_sub(keys);
-        if (count.limits, count.keys) == (0, 0) {
-            self.of_namespace.remove(namespace);
+        let namespace = &id.service.namespace;
+        match &group.members[..] {
+            [] => {
+                for (node, keys) in std::mem::take(&mut group.brought) {
+                    self.accounts.forget_keys(namespace, &node, keys);
+                }
+                self.groups.remove(id);
+            }
+            [last] => self.accounts.unshare(namespace, &[&gone.node, &last.node], true),
+            _ => self.accounts.unshare(namespace, &[&gone.node], false),
         }
     }
 
     fn want(&mut self, session: Number, want: &Amount, report: u64, now: Instant) {
         let Some(id) = self.limit(session, want.limit) else { return };
         let Some(group) = self.groups.get_mut(&id) else { return };
-        if !group.members.iter().any(|member| member.session == session) {
+        let Some(own) = group.members.iter().find(|member| member.session == session) else {
             return;
-        }
+        };
         if !group.keys.contains_key(&want.key) {
-            let Some(count) = self.of_namespace.get_mut(&id.service.namespace) else { return };
-            let is_full = group.keys.len() >= MAX_KEYS || count.keys >= MAX_KEYS_OF_NAMESPACE;
-            if is_full || want.amount == 0 {
+            let brought = group.brought.get(&own.node).copied().unwrap_or_default();
+            let is_full = group.keys.len() >= MAX_KEYS || brought >= MAX_KEYS_OF_NODE;
+            let is_alone = group.members.len() < 2;
+            if is_full || is_alone || want.amount == 0 {
                 return;
             }
-            count.keys += 1;
+            if !self.accounts.add_key(&id.service.namespace, &own.node) {
+                return;
+            }
+            group.brought.insert(own.node.clone(), brought + 1);
         }
         let most = id.rate.burst.saturating_mul(UNIT).saturating_add(ahead(id.rate));
-        let key = group.keys.entry(want.key).or_insert_with(|| Key::new(now));
+        let key = group.keys.entry(want.key).or_insert_with(|| Key::new(&own.node, now));
         key.want(session, want.amount.min(most), report, now);
         self.settle(&id, want.key, now);
     }
 
     fn gift(&mut self, session: Number, gift: &Gift, asked: Instant, now: Instant) {
         let Some(id) = self.limit(session, gift.limit) else { return };
-        let Some(Group { members, keys }) = self.groups.get_mut(&id) else { return };
+        let Some(Group { members, keys, .. }) = self.groups.get_mut(&id) else { return };
         let Some(member) = members.iter().find(|it| it.session == session) else { return };
         let Some(key) = keys.get_mut(&gift.key) else { return };
-        key.give(member, &Given { amount: gift.amount, left: gift.left, asked }, now);
-        self.settle(&id, gift.key, now);
+        let given = Given { amount: gift.amount, left: gift.left, asked };
+        if key.give(member, &given, now) {
+            self.settle(&id, gift.key, now);
+        }
     }
 
     fn limit(&self, session: Number, number: u32) -> Option<LimitId> {
@@ -278,7 +280,7 @@ impl Broker {
     }
 
     fn settle(&mut self, id: &LimitId, name: u64, now: Instant) {
-        let Some(Group { members, keys }) = self.groups.get_mut(id) else { return };
+        let Some(Group { members, keys, .. }) = self.groups.get_mut(id) else { return };
         let Some(key) = keys.get_mut(&name) else { return };
         let mut orders = Vec::new();
         key.settle(members, now, &mut orders);
@@ -299,13 +301,19 @@ impl Broker {
             return;
         }
         self.swept = now;
-        let mut gone: Vec<(Str, usize)> = Vec::new();
-        for (id, group) in &mut self.groups {
-            let before = group.keys.len();
-            group.keys.retain(|_, key| !key.is_idle(now));
-            gone.push((id.service.namespace.clone(), before - group.keys.len()));
+        for (id, Group { keys, brought, .. }) in &mut self.groups {
+            keys.retain(|_, key| {
+                let is_idle = key.is_idle(now);
+                if is_idle {
+                    self.accounts.forget_keys(&id.service.namespace, &key.by, 1);
+                    if let Some(count) = brought.get_mut(&key.by) {
+                        *count = count.saturating_sub(1);
+                    }
+                }
+                !is_idle
+            });
+            brought.retain(|_, count| *count > 0);
         }
-        gone.iter().for_each(|(namespace, keys)| self.uncount(namespace, 0, *keys));
     }
 }
 

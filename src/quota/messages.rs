@@ -163,21 +163,21 @@ impl Limit {
         }
     }
 
-    /// `None` if there is no such limit: names that no object has, a rate of nothing.
+    /// `None` if there is no such limit: names that no object has, a rate that no policy may set.
     pub fn id(&self) -> Option<LimitId> {
         let key = |namespace: &str, name: &str| {
             (is_name(namespace) && is_name(name)).then(|| ObjectKey::new(namespace, name))
         };
-        let (tokens, burst) = (self.tokens, self.burst);
         let interval = Duration::from_nanos(self.interval);
-        if tokens == 0 || burst == 0 || interval.is_zero() || self.name.len() > MAX_NAME {
+        let rate = Rate { tokens: self.tokens, interval, burst: self.burst };
+        if !rate.is_permitted() || self.name.len() > MAX_NAME {
             return None;
         }
         Some(LimitId {
             service: key(&self.namespace, &self.service)?,
             policy: key(&self.policy_namespace, &self.policy)?,
             name: self.name.as_str().into(),
-            rate: Rate { tokens, interval, burst },
+            rate,
         })
     }
 }

@@ -15,6 +15,7 @@ use super::messages::{
     Amount, Gift, Grant, Joins, Limit, LimitId, MAX_LIMITS, MAX_WANTS, Orders, Report,
 };
 use super::{LATE, TRANSIT};
+use crate::base::Str;
 use crate::filter::{Lacking, Part, Pods, UNIT, burst_of_part, rate_of_part};
 
 /// How long a key that lacks nothing keeps its place, at least and at most; in between twice the time of a token.
@@ -80,7 +81,7 @@ struct Track {
 impl Rounds {
     /// Takes over the limits that are in force now.
     pub fn follow(&mut self, mut limits: Vec<InForce>, wake: &Arc<Notify>) {
-        limits.truncate(MAX_LIMITS);
+        fairly(&mut limits, MAX_LIMITS, |limit| limit.id.service.namespace.clone());
         let mut before: HashMap<LimitId, (u32, Joined)> =
             self.limits.drain().map(|(number, it)| (it.limit.id.clone(), (number, it))).collect();
         for limit in limits {
@@ -142,9 +143,12 @@ impl Rounds {
         if wants.is_empty() && !self.is_news {
             return None;
         }
-        // Those that lack the most come first where there are too many.
+        // Those that lack the most come first where there are too many of a namespace.
         wants.sort_by_key(|want| std::cmp::Reverse(want.amount));
-        wants.truncate(MAX_WANTS);
+        fairly(&mut wants, MAX_WANTS, |want| {
+            let limit = self.limits.get(&want.limit);
+            limit.map(|it| it.limit.id.service.namespace.clone()).unwrap_or_default()
+        });
         self.tally.wanted += wants.iter().map(|want| want.amount).sum::<u64>();
         self.number += 1;
         self.sent.push_back((self.number, now));
@@ -200,6 +204,25 @@ impl Rounds {
     }
 }
 
+/// Keeps the first `most`, of each namespace in turn: none of them has a place for all that it may write, and all have their part.
+fn fairly<T>(all: &mut Vec<T>, most: usize, namespace: impl Fn(&T) -> Str) {
+    if all.len() <= most {
+        return;
+    }
+    let mut before: HashMap<Str, usize> = HashMap::new();
+    let mut ranked: Vec<(usize, T)> = std::mem::take(all)
+        .into_iter()
+        .map(|one| {
+            let rank = before.entry(namespace(&one)).or_default();
+            *rank += 1;
+            (*rank, one)
+        })
+        .collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.truncate(most);
+    all.extend(ranked.into_iter().map(|(_, one)| one));
+}
+
 impl Joined {
     /// What one request takes, in thousandths.
     fn cost(&self) -> u64 {
@@ -218,6 +241,8 @@ impl Joined {
         let moved = &self.limit.part.moved;
         for seen in moved.look() {
             let track = self.tracks.entry(seen.id).or_insert_with(|| Track::new(&seen, now));
+            // It may have been seen while its place was being taken.
+            track.hash = seen.hash;
             let old = if is_late { seen.balance } else { track.low.min(seen.balance) };
             let discarded = old.saturating_sub(cost);
             moved.discard(seen.id, seen.hash, discarded);

@@ -361,6 +361,97 @@ async fn a_node_that_comes_back_has_no_other_bucket() {
     assert!(lab.passed.len() <= 100 + 2 + 8, "{}", lab.passed.len());
 }
 
+/// A limit of this name, and its number on a connection.
+fn named(number: u32) -> (u32, LimitId, Pods) {
+    let name = format!("limit-{number}").as_str().into();
+    (number, LimitId { name, ..limit(100, SECOND, 100) }, Pods { here: 1, all: 2 })
+}
+
+/// Limits that nobody else has, over as many connections as a node may have, and keys of one that others have.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_lies_leaves_the_others_their_places() {
+    let (now, wake) = (Instant::now(), Arc::new(Notify::new()));
+    let mut broker = Broker::new(now);
+    let enter = |broker: &mut Broker, node: &str| broker.enter(&node.into(), &wake);
+    let mut liars = Vec::new();
+    for connection in 0..3 {
+        let liar = enter(&mut broker, "liar");
+        let first = 10 + 512 * connection;
+        broker.join(liar, (first..first + 512).map(named).collect(), Vec::new());
+        assert!(broker.take(liar, now).is_none(), "what it has alone is nobody's matter");
+        liars.push(liar);
+    }
+    // Two that lie together share what one of them may.
+    let accomplice = enter(&mut broker, "accomplice");
+    broker.join(accomplice, (10..522).map(named).collect(), Vec::new());
+    assert_eq!(broker.take(accomplice, now).unwrap().refused.len(), 256);
+    broker.leave(accomplice);
+    let honest = ["one", "two"].map(|node| enter(&mut broker, node));
+    for session in honest.into_iter().chain([liars[2]]) {
+        broker.join(session, vec![named(1)], Vec::new());
+    }
+    let want = |key: u64| super::messages::Amount { limit: 1, key, amount: 1000 };
+    for number in 0..8 {
+        let wants = (0..256).map(|at| want(1000 + 256 * number + at)).collect();
+        broker.hear(liars[2], &Report { number, wants, ..Report::default() }, now);
+    }
+    assert_eq!(broker.census().keys, 256, "its part");
+    _ = broker.take(honest[1], now);
+    broker.hear(honest[0], &Report { number: 1, wants: vec![want(7)], ..Report::default() }, now);
+    let asks = broker.take(honest[1], now).unwrap().asks;
+    assert!(asks.iter().any(|ask| ask.key == 7), "{asks:?}");
+    for session in liars.into_iter().chain(honest) {
+        broker.leave(session);
+    }
+    assert_eq!(broker.census(), Default::default());
+}
+
+/// The owner of one namespace writes as many limits as it likes, and its clients lack as many tokens.
+#[tokio::test(start_paused = true)]
+async fn each_namespace_has_its_part_of_a_nodes_exchange() {
+    let wake = Arc::new(Notify::new());
+    let in_force = |namespace: &str, (_, id, pods): (u32, LimitId, Pods)| {
+        let id = LimitId { service: ObjectKey::new(namespace, "web"), ..id };
+        InForce { id, cost: 1, part: Arc::new(Part::default()), pods }
+    };
+    let mut limits: Vec<InForce> = (0..600).map(|at| in_force("greedy", named(at))).collect();
+    limits.push(in_force("modest", named(0)));
+    let mut rounds = Rounds::default();
+    rounds.follow(limits.clone(), &wake);
+    rounds.begin();
+    let take = |limit: &InForce, key: u64, tokens: u64| {
+        let hash = limit.part.buckets.hash(&key);
+        let rate = rate_of_part(limit.id.rate, limit.pods, 1);
+        while limit.part.take(key, hash, rate, tokens).taken {}
+    };
+    for key in 1..=300 {
+        take(&limits[0], key, 40);
+    }
+    take(&limits[600], 7, 1);
+    let report = rounds.look(Instant::now()).unwrap();
+    let joins = report.joins.unwrap().limits;
+    let of_modest =
+        joins.iter().find(|limit| limit.namespace == "modest").expect("it has its part");
+    assert_eq!((joins.len(), report.wants.len()), (512, 256));
+    assert!(report.wants.iter().any(|want| want.limit == of_modest.number && want.key == 7));
+}
+
+#[test]
+fn a_rate_that_no_policy_may_set_is_no_limit() {
+    let id = limit(1_000_000, 24 * 3600 * SECOND, 1_000_000);
+    let written = super::messages::Limit::new(1, &id);
+    assert_eq!(written.id(), Some(id));
+    for wrong in [
+        super::messages::Limit { tokens: 1_000_001, ..written.clone() },
+        super::messages::Limit { burst: u64::MAX, ..written.clone() },
+        super::messages::Limit { interval: u64::MAX, ..written.clone() },
+        super::messages::Limit { interval: 0, ..written.clone() },
+        super::messages::Limit { tokens: 0, ..written },
+    ] {
+        assert_eq!(wrong.id(), None, "{wrong:?}");
+    }
+}
+
 /// What happens to the mesh, and when.
 #[derive(Clone, Copy, Debug)]
 enum Event {

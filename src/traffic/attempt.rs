@@ -30,7 +30,7 @@ impl Destination {
         pool: u32,
     ) -> Option<Attempt> {
         let hosts = self.hosts.as_ref()?;
-        let probes = hosts.begin(host)?;
+        let probes = hosts.begin(&self.policy, host)?;
         let began = self.measures_latency().then(|| hosts.now());
         let (destination, host) = (self.clone(), host.clone());
         Some(Attempt { destination, endpoint, host, pool, probes, began })

@@ -17,6 +17,8 @@ pub struct Host {
     returned: AtomicU64,
     /// When it began to warm up; 0: it is warm.
     pub(super) warming: AtomicU64,
+    /// Until when the request that probes it is waited for.
+    pub(super) probed_until: AtomicU64,
     /// Kubernetes says so.
     pub(super) ready: AtomicBool,
     pub(super) latency: Latency,
@@ -68,6 +70,16 @@ impl Host {
         self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
+    /// Whether a request decides whether it serves again, or has yet to come.
+    pub(super) fn is_half_open(&self) -> bool {
+        matches!(self.phase(), Phase::Probing | Phase::Probed)
+    }
+
+    /// Whether it went from half open to this.
+    pub(super) fn decide(&self, to: Phase) -> bool {
+        self.turn(Phase::Probed, to) || self.turn(Phase::Probing, to)
+    }
+
     /// Gives the phase before.
     pub(super) fn set(&self, phase: Phase) -> Phase {
         Phase::of(self.phase.swap(phase as u8, Ordering::AcqRel))
@@ -104,7 +116,7 @@ impl Host {
     pub(super) fn next_time(&self, outliers: &OutlierDetection, now: u64) -> u32 {
         let quiet = match self.phase() {
             // It was not quiet: it failed when it was tried.
-            Phase::Probed => 0,
+            Phase::Probing | Phase::Probed => 0,
             _ => now.saturating_sub(self.returned.load(Ordering::Relaxed)),
         };
         let made_up = quiet / super::millis(outliers.interval).max(1);

@@ -10,6 +10,10 @@
 //!    +--- that succeeds: serving again, with slow start where the policy has warmup -------------------------------+
 //! ```
 //!
+//! A request that probes an endpoint is waited for as long as the policy's interval. After that another one may probe it as well, so
+//! that no request that lasts, and no client that lets it last, keeps an endpoint away from the others. The first of them that says
+//! something decides.
+//!
 //! The state is atomics, a map that is copied when endpoints come and go, and a list of those that are ejected. A request to a
 //! destination of which nothing is ejected reads one number.
 
@@ -46,6 +50,8 @@ pub(super) struct Hosts {
     is_known: AtomicBool,
     /// When the last one that is known to warm up is warm; 0: none warms up.
     warm_at: AtomicU64,
+    /// When the first request that probes an endpoint is not waited for any longer; `u64::MAX`: there is none.
+    probed_until: AtomicU64,
 }
 
 /// The endpoints that are ejected at present.
@@ -108,6 +114,7 @@ impl Hosts {
             out: AtomicU32::new(0),
             is_known: AtomicBool::new(false),
             warm_at: AtomicU64::new(0),
+            probed_until: AtomicU64::new(u64::MAX),
         })
     }
 
@@ -207,7 +214,26 @@ impl Hosts {
             return false;
         }
         self.current(name);
+        self.wait_no_longer();
         true
+    }
+
+    /// Lets other requests probe the endpoints whose probe lasts too long.
+    fn wait_no_longer(&self) {
+        let soonest = self.probed_until.load(Ordering::Relaxed);
+        if soonest == u64::MAX || self.now() < soonest {
+            return;
+        }
+        let now = self.now();
+        self.probed_until.store(u64::MAX, Ordering::Relaxed);
+        for host in self.all.load().values().filter(|host| host.phase() == Phase::Probed) {
+            let until = host.probed_until.load(Ordering::Relaxed);
+            if until > now {
+                self.probed_until.fetch_min(until, Ordering::Relaxed);
+            } else {
+                host.turn(Phase::Probed, Phase::Probing);
+            }
+        }
     }
 
     /// The endpoints that are ejected.
@@ -263,6 +289,10 @@ impl Hosts {
         pool: u32,
     ) {
         let Some(outliers) = &policy.outliers else { return };
+        if !host.is_half_open() {
+            // Another one has decided.
+            return;
+        }
         let fails = Counts::of(outliers, heard).fails(outliers);
         if fails && self.eject((name, outliers), (endpoint, host), pool) {
             return;
@@ -270,7 +300,7 @@ impl Hosts {
         let now = self.now();
         host.forgive(now);
         self.warm_up(policy, host, now);
-        if host.turn(Phase::Probed, Phase::Serving) {
+        if host.decide(Phase::Serving) {
             self.out.fetch_sub(1, Ordering::AcqRel);
             tracing::info!(%endpoint, destination = %name, "an endpoint that was ejected serves again");
         }
@@ -311,7 +341,7 @@ impl Hosts {
         host.set_times(times);
         if host.turn(Phase::Serving, Phase::Ejected) {
             self.out.fetch_add(1, Ordering::AcqRel);
-        } else if !host.turn(Phase::Probed, Phase::Ejected) {
+        } else if !host.decide(Phase::Ejected) {
             // It is gone.
             self.series.ejected();
             self.forget_gone();
@@ -327,11 +357,18 @@ impl Hosts {
     }
 
     /// Takes the place of the request that probes an endpoint. `None`: another request has it, or it is ejected.
-    pub(super) fn begin(&self, host: &Host) -> Option<bool> {
-        match host.phase() {
-            Phase::Probing => host.turn(Phase::Probing, Phase::Probed).then_some(true),
-            _ => Some(false),
+    pub(super) fn begin(&self, policy: &Policy, host: &Host) -> Option<bool> {
+        if host.phase() != Phase::Probing {
+            return Some(false);
         }
+        let interval = policy.outliers.as_ref().map_or(0, |outliers| millis(outliers.interval));
+        let until = self.now().saturating_add(interval.max(1));
+        host.probed_until.store(until, Ordering::Relaxed);
+        let begins = host.turn(Phase::Probing, Phase::Probed);
+        if begins {
+            self.probed_until.fetch_min(until, Ordering::Relaxed);
+        }
+        begins.then_some(true)
     }
 
     /// Those of which there is something to say.

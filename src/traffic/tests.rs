@@ -111,6 +111,35 @@ async fn an_ejection_grows_and_quiet_intervals_make_up_for_it() {
     }
 }
 
+/// A stream that lasts, or a client that never ends its body: it must not keep the endpoint away from all others.
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_lasts_does_not_keep_an_endpoint_away() {
+    let interval = OutlierDetection::default().interval;
+    let destination = destination(OutlierDetection::default());
+    fail(&destination, 1, 3);
+    advance(31 * SECOND).await;
+    let mut held = attempt(&destination, 1, 3).unwrap();
+    advance(interval - SECOND).await;
+    assert!(attempt(&destination, 1, 3).is_none(), "it is waited for");
+    advance(SECOND).await;
+    let mut second = attempt(&destination, 1, 3).unwrap();
+    assert!(attempt(&destination, 1, 3).is_none(), "one at a time");
+    second.heard(Heard::Status(200));
+    assert!(!destination.are_some_out());
+    // What the first one says then is too late, and so is that it ends.
+    held.heard(Heard::Status(500));
+    drop(held);
+    assert_eq!((ejected(&destination), destination.are_some_out()), (vec![], false));
+    // A late word counts while nobody else has said anything.
+    fail(&destination, 2, 3);
+    advance(50 * SECOND).await;
+    let mut held = attempt(&destination, 2, 3).unwrap();
+    advance(2 * interval).await;
+    assert!(destination.are_some_out());
+    held.heard(Heard::Status(500));
+    assert_eq!(ejected(&destination), [endpoint(2)]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_request_probes_an_endpoint_before_it_serves_again() {
     let destination = destination(OutlierDetection::default());

@@ -18,8 +18,10 @@ const PACE: Duration = Duration::from_millis(25);
 /// Reports of one connection: an agent sends ten in a second, and an answer to each message of ours.
 const REPORTS_EACH_SECOND: f64 = 100.0;
 const REPORTS_AT_ONCE: f64 = 200.0;
-/// So many limits that a node says it has count as one report more: each of them is looked up.
+/// So many limits that a node says it has count as one report more: each of them is looked up. So do so many keys that it lacks tokens
+/// for: for each of them other nodes are looked at. An agent that lacks as many as it may say of sends half of the reports here.
 const LIMITS_OF_REPORT: f64 = 64.0;
+const WANTS_OF_REPORT: f64 = 64.0;
 /// How often it is looked whether this replica still leads.
 const LOOK: Duration = Duration::from_secs(1);
 /// After this an agent must authenticate again; up to half as much longer. Less than a connection lasts at this port.
@@ -122,7 +124,8 @@ impl Session {
         let room = (room + more).min(REPORTS_AT_ONCE);
         report.check().map_err(Status::invalid_argument)?;
         let limits = report.joins.as_ref().map_or(0, |joins| joins.limits.len());
-        let cost = 1.0 + limits as f64 / LIMITS_OF_REPORT;
+        let wants = report.wants.len() as f64 / WANTS_OF_REPORT;
+        let cost = 1.0 + limits as f64 / LIMITS_OF_REPORT + wants;
         if room < cost {
             return Err(Status::resource_exhausted("too many reports"));
         }

@@ -8,6 +8,9 @@ use tokio::time::Instant;
 
 use crate::base::Str;
 
+/// A circuit that was open, and that nobody has tried for so long since, may be forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+
 /// When a circuit opens, and how it closes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Opening {
@@ -32,8 +35,10 @@ pub(super) struct Circuit {
     in_progress: AtomicU32,
     /// Until when it is open; after that it is half open. 0: closed.
     open_until: AtomicU64,
-    /// Since it is half open: trials that began and were not given up, and those that succeeded.
+    /// Since it is half open: trials that began and were not given up, of those that may begin together; when the first of these
+    /// began; and all that succeeded.
     trials: AtomicU32,
+    tried: AtomicU64,
     succeeded: AtomicU32,
     /// The window: its begin, and what ended in it.
     window: AtomicU64,
@@ -68,6 +73,7 @@ impl Circuit {
             in_progress: AtomicU32::new(0),
             open_until: AtomicU64::new(0),
             trials: AtomicU32::new(0),
+            tried: AtomicU64::new(0),
             succeeded: AtomicU32::new(0),
             window: AtomicU64::new(0),
             ended: AtomicU32::new(0),
@@ -101,10 +107,11 @@ impl Circuit {
         (Some(Call { circuit: self, opening, trial, is_told: AtomicU32::new(0) }), refused)
     }
 
-    /// Nothing is in progress, and nothing is held against it.
+    /// Nothing is in progress, and nothing is held against it; not for ever, because what is gone is never tried again.
     pub(super) fn rests(&self) -> bool {
         let open = self.open_until.load(Ordering::Relaxed);
-        self.in_progress.load(Ordering::Relaxed) == 0 && open == 0
+        let is_over = || self.now().saturating_sub(open) >= nanos(FORGOTTEN);
+        self.in_progress.load(Ordering::Relaxed) == 0 && (open == 0 || is_over())
     }
 
     fn count(&self, most: u32) -> bool {
@@ -118,15 +125,39 @@ impl Circuit {
         if until == 0 {
             return Ok(0);
         }
-        let left = until.saturating_sub(self.now());
+        let now = self.now();
+        let left = until.saturating_sub(now);
         if left > 0 {
             return Err(Duration::from_nanos(left));
         }
-        let more = |trials: u32| (trials < opening.trials).then_some(trials + 1);
-        match self.trials.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
-            Ok(_) => Ok(until),
-            Err(_) => Err(Duration::ZERO),
+        match self.begins_trial(opening, now) {
+            true => Ok(until),
+            false => Err(Duration::ZERO),
         }
+    }
+
+    /// Whether one more may try it: a few at a time. Those that take longer than it was open, perhaps because their clients hold
+    /// them, are not waited for any further: else they would keep it closed to everybody for as long as they like.
+    fn begins_trial(&self, opening: Opening, now: u64) -> bool {
+        let more = |trials: u32| (trials < opening.trials).then_some(trials + 1);
+        let begun = self.trials.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        if begun.is_ok() {
+            if begun == Ok(0) {
+                self.tried.store(now, Ordering::Relaxed);
+            }
+            return true;
+        }
+        let since = self.tried.load(Ordering::Relaxed);
+        let is_over = now.saturating_sub(since) >= nanos(opening.open_for);
+        let renewed = is_over
+            && self
+                .tried
+                .compare_exchange(since, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if renewed {
+            self.trials.store(1, Ordering::Relaxed);
+        }
+        renewed
     }
 
     /// A trial that tells nothing; another one may take its place.
@@ -312,6 +343,34 @@ mod tests {
             assert!(enter(&circuit).is_err());
             drop(trials);
         }
+    }
+
+    /// As a client does whose requests come to no end.
+    #[tokio::test(start_paused = true)]
+    async fn trials_that_are_held_do_not_keep_it_closed_to_others() {
+        let circuit = opened().await;
+        let held = [enter(&circuit).unwrap(), enter(&circuit).unwrap()];
+        tokio::time::advance(BY.open_for - Duration::from_millis(1)).await;
+        assert_eq!(enter(&circuit).unwrap_err(), Refused::Open(Duration::ZERO));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        // Again so many and no more, however often the first ones are given up.
+        let trials = [enter(&circuit).unwrap(), enter(&circuit).unwrap()];
+        assert!(enter(&circuit).is_err());
+        trials.iter().for_each(|trial| trial.ended(Some(false)));
+        assert_eq!(circuit.open_until.load(Ordering::Relaxed), 0, "they have decided");
+        held.iter().for_each(|held| held.ended(Some(true)));
+        assert!(enter(&circuit).is_ok(), "and the others have no say any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_circuit_of_what_is_gone_may_be_forgotten() {
+        let circuit = opened().await;
+        assert!(!circuit.rests(), "it is to be tried");
+        let call = enter(&circuit).unwrap();
+        tokio::time::advance(2 * FORGOTTEN).await;
+        assert!(!circuit.rests(), "it is being tried");
+        drop(call);
+        assert!(circuit.rests());
     }
 
     proptest! {

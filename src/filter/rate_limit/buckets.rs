@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Keys of one limit: as many as a few thousand clients of a hundred pods have, in 128 KiB.
-const KEYS: usize = 8192;
+use super::table::{Slot, Table};
+use crate::base::Str;
+
 /// Places in a group.
 const WAYS: usize = 8;
 /// How often it is tried to take a place that others take at the same time.
@@ -63,26 +64,36 @@ pub struct Taken {
 pub struct Buckets {
     hasher: RandomState,
     epoch: Instant,
-    slots: OnceLock<Box<[Slot]>>,
-}
-
-#[derive(Debug, Default)]
-struct Slot {
-    /// The key's hash; 0 while the bucket is free. Without the seed, an attacker cannot choose keys of one group.
-    tag: AtomicU64,
-    /// When the bucket is full again, in nanoseconds after the epoch.
-    full_at: AtomicU64,
+    table: OnceLock<Table>,
+    /// Whose limit it is, and whether it has keys: they decide how large the table is.
+    namespace: Str,
+    has_keys: bool,
+    /// The most that one response has cost, in whole tokens.
+    dearest: AtomicU64,
 }
 
 impl Default for Buckets {
+    /// Of no namespace, with keys.
     fn default() -> Self {
-        Self { hasher: RandomState::new(), epoch: Instant::now(), slots: OnceLock::new() }
+        Self::of(Str::default(), true)
     }
 }
 
 impl Buckets {
-    pub fn new() -> Arc<Self> {
-        Arc::default()
+    /// Those of a limit of this namespace.
+    pub fn new(namespace: &Str, has_keys: bool) -> Arc<Self> {
+        Arc::new(Self::of(namespace.clone(), has_keys))
+    }
+
+    fn of(namespace: Str, has_keys: bool) -> Self {
+        Self {
+            hasher: RandomState::new(),
+            epoch: Instant::now(),
+            table: OnceLock::new(),
+            namespace,
+            has_keys,
+            dearest: AtomicU64::new(0),
+        }
     }
 
     /// By which the bucket of a key is found. Without the seed nobody can choose keys of one bucket.
@@ -105,6 +116,19 @@ impl Buckets {
         let time = rate.time(tokens);
         let given = |full_at: u64| Some(full_at.saturating_sub(time));
         _ = self.slot(hash).full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, given);
+    }
+
+    /// Notes what a response cost.
+    pub fn costs(&self, tokens: u64) {
+        // Nearly always it is known, and other threads read it.
+        if tokens > self.dearest() {
+            self.dearest.fetch_max(tokens, Ordering::Relaxed);
+        }
+    }
+
+    /// The most that a response has cost so far.
+    pub fn dearest(&self) -> u64 {
+        self.dearest.load(Ordering::Relaxed)
     }
 
     fn now(&self) -> u64 {
@@ -148,8 +172,9 @@ impl Buckets {
 
     fn slot(&self, hash: u64) -> &Slot {
         let tag = hash.max(1);
-        let slots = self.slots.get_or_init(|| (0..KEYS).map(|_| Slot::default()).collect());
-        let first = (hash as usize % (KEYS / WAYS)) * WAYS;
+        let table = self.table.get_or_init(|| Table::new(&self.namespace, self.has_keys));
+        let slots = &table.slots[..];
+        let first = (hash as usize % (slots.len() / WAYS)) * WAYS;
         let group = &slots[first..first + WAYS];
         let mut fullest = &group[0];
         for _ in 0..TRIES {
@@ -177,6 +202,7 @@ fn nanos(duration: Duration) -> u64 {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::table::KEYS;
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
@@ -194,9 +220,9 @@ mod tests {
     #[test]
     fn a_limit_that_counts_nothing_has_no_table() {
         let (buckets, rate) = (Buckets::default(), rate(1, 1));
-        assert!(buckets.slots.get().is_none());
+        assert!(buckets.table.get().is_none());
         assert_eq!(taken(&buckets, 1, rate, 0, 2), 1);
-        assert_eq!(buckets.slots.get().map(|slots| slots.len()), Some(KEYS));
+        assert_eq!(buckets.table.get().map(|table| table.slots.len()), Some(KEYS));
     }
 
     #[test]

@@ -52,10 +52,24 @@ impl Charges {
                 number.unwrap_or(cost.most)
             });
             let tokens = told.fold(0, u64::saturating_add).min(cost.most);
+            buckets.costs(tokens);
             if tokens > 0 {
                 let owed = cost.most.saturating_mul(unit);
                 buckets.charge(hash, rate, tokens.saturating_mul(unit), owed);
             }
+        }
+    }
+
+    /// Takes what a request costs whose client broke it off, so that nobody uses an application for nothing by leaving just before
+    /// the response: the most that the policy states, or else that a response of the limit has cost so far.
+    pub fn abandon(self) {
+        for Charge { buckets, hash, rate, unit, cost } in self.0 {
+            let tokens = match cost.is_stated {
+                true => cost.most,
+                false => buckets.dearest().clamp(1, cost.most.max(1)),
+            };
+            let owed = cost.most.saturating_mul(unit);
+            buckets.charge(hash, rate, tokens.saturating_mul(unit), owed);
         }
     }
 }

@@ -26,16 +26,24 @@ pub const UNIT: u64 = 1000;
 
 /// The parts of one limit on this node, one for each service that it holds for.
 #[derive(Debug, Default)]
-pub struct Parts(ArcSwap<HashMap<ObjectKey, Arc<Part>>>);
+pub struct Parts {
+    all: ArcSwap<HashMap<ObjectKey, Arc<Part>>>,
+    has_keys: bool,
+}
 
 impl Parts {
+    /// Those of a limit with keys, or without.
+    pub fn new(has_keys: bool) -> Self {
+        Self { all: ArcSwap::default(), has_keys }
+    }
+
     /// The part of a service; made at its first use. There are as many as services with the limit.
     pub fn of(&self, service: &ObjectKey) -> Arc<Part> {
-        if let Some(part) = self.0.load().get(service) {
+        if let Some(part) = self.all.load().get(service) {
             return part.clone();
         }
-        let made = Arc::new(Part::default());
-        self.0.rcu(|parts| match parts.contains_key(service) {
+        let made = Arc::new(Part::of(&service.namespace, self.has_keys));
+        self.all.rcu(|parts| match parts.contains_key(service) {
             true => parts.clone(),
             false => {
                 let mut more = HashMap::clone(parts);
@@ -43,15 +51,15 @@ impl Parts {
                 Arc::new(more)
             }
         });
-        self.0.load().get(service).cloned().unwrap_or(made)
+        self.all.load().get(service).cloned().unwrap_or(made)
     }
 
     /// Forgets the parts of services that the limit no longer holds for.
     pub fn retain(&self, holds_for: impl Fn(&ObjectKey) -> bool) {
-        if self.0.load().keys().all(&holds_for) {
+        if self.all.load().keys().all(&holds_for) {
             return;
         }
-        self.0.rcu(|parts| {
+        self.all.rcu(|parts| {
             let kept = parts.iter().filter(|(service, _)| holds_for(service));
             Arc::new(kept.map(|(key, part)| (key.clone(), part.clone())).collect())
         });

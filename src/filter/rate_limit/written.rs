@@ -265,7 +265,7 @@ fn read(
     let unsupported = |field: &str| Err((field.to_owned(), "is not supported yet".to_owned()));
     match (local, shared, global) {
         (Some(local), ..) => {
-            local.read(name).map_err(|(field, why)| (format!("local.{field}"), why))
+            local.read(namespace, name).map_err(|(field, why)| (format!("local.{field}"), why))
         }
         (_, Some(shared), _) => {
             shared.read(name).map_err(|(field, why)| (format!("shared.{field}"), why))
@@ -283,7 +283,7 @@ fn is_of_name(byte: u8) -> bool {
 }
 
 impl WrittenLocal {
-    fn read(&self, name: &str) -> Result<Limit, Wrong> {
+    fn read(&self, namespace: &Str, name: &str) -> Result<Limit, Wrong> {
         let Self { requests, interval, burst, keys, matches, cost, shadow_mode } = self;
         let rate = rate(*requests, interval, *burst)?;
         Ok(Limit {
@@ -294,7 +294,7 @@ impl WrittenLocal {
             counted: Counted::Local(Local {
                 rate,
                 cost: cost.read(rate.burst)?,
-                buckets: Buckets::new(),
+                buckets: Buckets::new(namespace, !keys.is_empty()),
             }),
         })
     }
@@ -310,7 +310,7 @@ impl WrittenShared {
             when: all_matches(matches)?,
             by: all_keys(keys)?,
             shadow: *shadow_mode,
-            counted: Counted::Shared(Shared::new(rate, cost.read(rate.burst)?)),
+            counted: Counted::Shared(Shared::new(rate, cost.read(rate.burst)?, !keys.is_empty())),
         })
     }
 }
@@ -364,6 +364,17 @@ impl WrittenGlobal {
                 fail_open: self.fail_open,
             }),
         })
+    }
+}
+
+impl Rate {
+    /// Whether a policy may set it.
+    pub fn is_permitted(&self) -> bool {
+        let permitted = 1..=u64::from(MOST);
+        permitted.contains(&self.tokens)
+            && permitted.contains(&self.burst)
+            && !self.interval.is_zero()
+            && self.interval <= LONGEST
     }
 }
 
@@ -432,6 +443,6 @@ impl WrittenResponseCost {
                 return Err(("cost.response.max".to_owned(), why));
             }
         };
-        Ok(ResponseCost { header, most })
+        Ok(ResponseCost { header, most, is_stated: max.is_some() })
     }
 }

@@ -80,6 +80,11 @@ impl Retries {
         }
     }
 
+    /// All that was sent of it is there to be sent again.
+    pub(in crate::l7) fn is_kept(&self) -> bool {
+        self.body.as_ref().is_none_or(|body| !body.is_lost())
+    }
+
     /// It has been sent as often as it may be.
     pub(in crate::l7) fn is_exhausted(&self, retry: &Retry) -> bool {
         self.sent >= retry.attempts

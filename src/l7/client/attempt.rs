@@ -73,8 +73,8 @@ pub(super) struct Failed {
     unsent: bool,
     /// The application says that it did not look at it.
     refused: bool,
-    answer: Answer,
-    ended: Ended,
+    pub(super) answer: Answer,
+    pub(super) ended: Ended,
 }
 
 impl Failed {
@@ -150,6 +150,7 @@ impl Routed {
         let mut attempts = Attempts::default();
         let mut last = None;
         let mut next = first;
+        let mut _again = None;
         while let Some((mut picked, call)) = self.let_in(next, &mut attempts, &mut last) {
             let peer =
                 self.session.context.labels.destination(&self.world, picked.workload.as_ref());
@@ -170,24 +171,25 @@ impl Routed {
             };
             let Failed { unsent, refused, answer, ended } = match sent {
                 Some(Ok(got)) => {
-                    picked.ended(got.ended());
-                    call.into_iter().for_each(|call| exchange.called(*call, got.ended()));
+                    let heard = exchange.heard(got.ended());
+                    picked.ended(heard);
+                    call.into_iter().for_each(|call| exchange.called(*call, heard));
                     return Outcome::Got(got, picked);
                 }
                 Some(Err(failed)) => failed,
                 None => Failed::of(late(exchange.overdue()), Ended::TimedOut),
             };
-            // A client that sends slowly, or waits for a moment only, must not have the endpoint ejected.
-            let is_clients =
-                ended == Ended::TimedOut && (exchange.is_uploading() || exchange.is_in_a_hurry);
-            let heard = if is_clients { Ended::GivenUp } else { ended };
+            let heard = exchange.heard(ended);
             call.iter().for_each(|call| call.ended(heard.has_failed()));
             let goes_on = attempts.failed(&mut picked, heard);
             // A pooled connection that was closed meanwhile was no attempt at all.
             let was_one = refused || !matches!(ended, Ended::Stale);
             let last_one = was_one && self.retry().is_some_and(Retry::is_off);
-            if !unsent || !goes_on || last_one {
-                return Outcome::Failed(answer, ended, Some(picked.address));
+            _again = None;
+            let goes_on = unsent && goes_on && !last_one;
+            match goes_on.then(|| self.once_more(refused, exchange)) {
+                Some(Ok(place)) => _again = place,
+                _ => return Outcome::Failed(answer, ended, Some(picked.address)),
             }
             last = Some((answer, ended, picked.address));
             next = self.plan.endpoint(&self.world, &self.session, &attempts);
@@ -269,33 +271,37 @@ impl Routed {
     ) -> Result<(Response<Incoming>, Lease), Answer> {
         let picked = self.plan.endpoint(&self.world, &self.session, &Attempts::default());
         let mut picked = picked.ok_or_else(|| self.nobody())?;
-        let got = self.attempt_at(&mut picked, &mut arrived, &mut 0, None).await?;
+        let got = self.attempt_at(&mut picked, &mut arrived, &mut 0, None, |ended| ended).await;
+        let got = got.map_err(|failed| failed.answer)?;
         Ok((got.response, got.lease))
     }
 
-    /// One attempt at this endpoint, which no record tells of.
+    /// One attempt at this endpoint, which no record tells of. `heard`: what its end tells about the endpoint.
     pub(super) async fn attempt_at(
         &self,
         picked: &mut Picked,
         arrived: &mut Arrived,
         count: &mut u32,
         due: Option<Instant>,
-    ) -> Result<Got, Answer> {
-        let prepared = self.prepare(picked, arrived).map_err(|refused| refused.answer)?;
+        heard: impl Fn(Ended) -> Ended,
+    ) -> Result<Got, Failed> {
+        let denied = |answer| Failed::of(answer, Ended::Denied);
+        let prepared = self.prepare(picked, arrived).map_err(|refused| denied(refused.answer))?;
         let Prepared { mut filtered, asks, .. } = prepared;
         if !asks.is_empty() {
-            filtered = Box::pin(self.ask_providers(asks, picked, arrived, None)).await?;
+            let asked = Box::pin(self.ask_providers(asks, picked, arrived, None)).await;
+            filtered = asked.map_err(denied)?;
         }
-        self.limit(picked, arrived, filtered, None).await?;
+        self.limit(picked, arrived, filtered, None).await.map_err(denied)?;
         if picked.limits_requests() {
-            Box::pin(self.take_place(picked, arrived, None)).await?;
+            Box::pin(self.take_place(picked, arrived, None)).await.map_err(denied)?;
         }
         let sent = self.attempt(picked, arrived, count, due).await;
-        picked.ended(match &sent {
+        picked.ended(heard(match &sent {
             Ok(got) => got.ended(),
             Err(failed) => failed.ended,
-        });
-        sent.map_err(|failed| failed.answer)
+        }));
+        sent
     }
 
     /// What depends on the endpoint. One in the mesh judges for itself, and gets the original values when it will look

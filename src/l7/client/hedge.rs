@@ -16,12 +16,12 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::again::Retries;
-use super::attempt::{Outcome, Routed, late};
+use super::attempt::{Failed, Outcome, Routed, late};
 use crate::balance::{Ended, Picked};
 use crate::base::Reason;
-use crate::filter::{Hedging, HttpFilter};
-use crate::l7::exchange::Exchange;
+use crate::filter::{Hedging, Held, HttpFilter};
 use crate::l7::exchange::arrived::Arrived;
+use crate::l7::exchange::{Exchange, in_a_hurry};
 use crate::l7::message::deadline;
 use crate::traffic::{RetryPlace, attempts};
 
@@ -37,18 +37,28 @@ pub(super) struct Hedged<'a> {
 }
 
 /// What happens first.
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment, in a future that is boxed")]
 enum Event {
-    /// An attempt ended: the first one, or one of the others.
-    Ended(Outcome, Which),
+    /// The first attempt ended.
+    First(Outcome),
+    /// One of the others.
+    Other(Ending),
     /// The time has come for another one.
     Due,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Which {
-    First,
-    Other,
+/// Which attempt's outcome the client gets.
+enum Won {
+    First(Outcome),
+    Other(Ending),
+}
+
+/// How one of the other attempts ended.
+struct Ending {
+    outcome: Outcome,
+    /// What it tells about its endpoint.
+    ended: Ended,
+    /// At the circuit of its endpoint.
+    call: Option<Box<Held>>,
 }
 
 impl<'a> Hedged<'a> {
@@ -95,22 +105,15 @@ impl<'a> Hedged<'a> {
             let mut timer = Some(timer.as_mut());
             let mut own = None;
             loop {
-                match next_event(&mut passing, &mut others, &mut timer).await {
-                    Event::Ended(outcome, which) if self.is_good(&outcome) => {
-                        break (outcome, which);
+                let event = next_event(&mut passing, &mut others, &mut timer).await;
+                match event {
+                    Event::First(outcome) if self.is_good(&outcome) => break Won::First(outcome),
+                    Event::Other(ending) if self.is_good(&ending.outcome) => {
+                        break Won::Other(ending);
                     }
-                    Event::Ended(outcome, which) => {
-                        // What the first one got is what the client gets if nothing better comes.
-                        if which == Which::First {
-                            own = Some(outcome);
-                        }
-                        if passing.is_none()
-                            && others.is_empty()
-                            && let Some(own) = own.take()
-                        {
-                            break (own, Which::First);
-                        }
-                    }
+                    // What the first one got is what the client gets if nothing better comes.
+                    Event::First(outcome) => own = Some(outcome),
+                    Event::Other(_) => {}
                     Event::Due => {
                         let number = before.saturating_add(tried.len() as u32 + 1);
                         others.extend(self.other(&mut tried, number).map(Box::pin));
@@ -121,18 +124,35 @@ impl<'a> Hedged<'a> {
                         }
                     }
                 }
+                if passing.is_none()
+                    && others.is_empty()
+                    && let Some(own) = own.take()
+                {
+                    break Won::First(own);
+                }
             }
         };
-        let (outcome, which) = won;
         if tried.len() > 1 {
             exchange.attempts = exchange.attempts.max(before.saturating_add(tried.len() as u32));
         }
-        if let (Outcome::Got(_, picked), Which::Other) = (&outcome, which) {
+        match won {
+            Won::First(outcome) => outcome,
+            Won::Other(ending) => self.takes_over(ending, exchange),
+        }
+    }
+
+    /// Another attempt than the first one has won.
+    fn takes_over(&self, ending: Ending, exchange: &mut Exchange) -> Outcome {
+        let Ending { outcome, ended, call } = ending;
+        if let Outcome::Got(_, picked) = &outcome {
             attempts::hedge_won();
             let labels = &self.routed.session.context.labels;
             let peer = labels.destination(&self.routed.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
             exchange.record.mutual_tls(picked.captured().is_some());
+        }
+        if let Some(call) = call {
+            exchange.called(*call, ended);
         }
         outcome
     }
@@ -149,19 +169,18 @@ impl<'a> Hedged<'a> {
         &self,
         tried: &mut Vec<SocketAddr>,
         number: u32,
-    ) -> Option<impl Future<Output = Outcome> + use<'a>> {
-        let Routed { session, world, plan, .. } = self.routed;
-        let picked = plan.endpoint_again(world, session, tried);
-        let picked = picked.filter(|picked| !tried.contains(&picked.address))?;
+    ) -> Option<impl Future<Output = Ending> + use<'a>> {
+        let (picked, call) = self.routed.let_in_beside(tried)?;
+        // Before it takes a place, so that a body that is yet to come costs none.
+        let copy = self.again.copy()?;
         let Some(place) = self.place() else {
             attempts::hedge_overflowed();
             return None;
         };
-        let copy = self.again.copy()?;
         attempts::hedged();
         tried.push(picked.address);
-        let late = if self.is_in_a_hurry { Ended::GivenUp } else { Ended::TimedOut };
-        Some(send(self.routed, copy, picked, number, (self.due, late), place))
+        let due = (self.due, self.is_in_a_hurry);
+        Some(send(self.routed, copy, (picked, call), number, due, place))
     }
 
     fn place(&self) -> Option<RetryPlace> {
@@ -177,42 +196,51 @@ impl<'a> Hedged<'a> {
 async fn send(
     routed: &Routed,
     mut arrived: Arrived,
-    mut picked: Picked,
+    (mut picked, call): (Picked, Option<Box<Held>>),
     number: u32,
-    (due, heard): (Option<Instant>, Ended),
+    (due, is_in_a_hurry): (Option<Instant>, bool),
     _place: RetryPlace,
-) -> Outcome {
+) -> Ending {
     let mut count = number - 1;
+    let heard = |ended: Ended| if is_in_a_hurry { in_a_hurry(ended) } else { ended };
     let sent = {
-        let attempt = pin!(routed.attempt_at(&mut picked, &mut arrived, &mut count, due));
+        let attempt = pin!(routed.attempt_at(&mut picked, &mut arrived, &mut count, due, heard));
         deadline::within(due, attempt).await
     };
-    match sent {
-        Some(Ok(got)) => Outcome::Got(got, picked),
-        Some(Err(answer)) => Outcome::Failed(answer, Ended::Broken, Some(picked.address)),
-        None => {
-            picked.ended(heard);
-            Outcome::Failed(late(Reason::Timeout), Ended::TimedOut, Some(picked.address))
+    let (outcome, ended) = match sent {
+        Some(Ok(got)) => {
+            let ended = heard(got.ended());
+            (Outcome::Got(got, picked), ended)
         }
-    }
+        Some(Err(Failed { answer, ended, .. })) => {
+            (Outcome::Failed(answer, ended, Some(picked.address)), ended)
+        }
+        None => {
+            let (answer, ended) = (late(Reason::Timeout), heard(Ended::TimedOut));
+            picked.ended(ended);
+            (Outcome::Failed(answer, Ended::TimedOut, Some(picked.address)), ended)
+        }
+    };
+    call.iter().for_each(|call| call.ended(ended.has_failed()));
+    Ending { outcome, ended, call }
 }
 
 /// Waits for whatever comes first. What has ended is gone.
-async fn next_event<F: Future<Output = Outcome>, O: Future<Output = Outcome>>(
+async fn next_event<F: Future<Output = Outcome>, O: Future<Output = Ending>>(
     first: &mut Option<Pin<&mut F>>,
     others: &mut Vec<Pin<Box<O>>>,
     timer: &mut Option<Pin<&mut Sleep>>,
 ) -> Event {
     poll_fn(|cx| {
         if let Poll::Ready(outcome) = poll_first(first, cx) {
-            return Poll::Ready(Event::Ended(outcome, Which::First));
+            return Poll::Ready(Event::First(outcome));
         }
         for place in 0..others.len() {
-            if let Some(Poll::Ready(outcome)) =
+            if let Some(Poll::Ready(ending)) =
                 others.get_mut(place).map(|other| other.as_mut().poll(cx))
             {
                 drop(others.swap_remove(place));
-                return Poll::Ready(Event::Ended(outcome, Which::Other));
+                return Poll::Ready(Event::Other(ending));
             }
         }
         match timer {

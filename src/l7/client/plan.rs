@@ -356,11 +356,15 @@ impl Route {
     }
 
     /// Takes the backend of the request's session, which takes no turn; else the one whose turn it is.
-    pub(in crate::l7) fn take_turn(&mut self, world: &World) -> Result<(), Answer> {
+    pub(in crate::l7) fn take_turn(
+        &mut self,
+        world: &World,
+        client: &Workload,
+    ) -> Result<(), Answer> {
         let session = self.session.as_ref().map(|token| token.endpoint);
         let Some(chosen) = &mut self.chosen else { return Ok(()) };
         let rule = chosen.rule();
-        let of_session = rule.and_then(|rule| backend_of_session(world, rule, session?));
+        let of_session = rule.and_then(|rule| backend_of_session(world, client, rule, session?));
         chosen.backend = of_session.or_else(|| rule.and_then(route::next_backend));
         if chosen.backend.is_some() {
             return Ok(());
@@ -426,14 +430,24 @@ impl Route {
 }
 
 /// The backend that has the endpoint of a session, also if it has no weight any more: what began stays where it is (GEP-1619).
-fn backend_of_session(world: &World, rule: &HttpRule, session: u64) -> Option<usize> {
+fn backend_of_session(
+    world: &World,
+    client: &Workload,
+    rule: &HttpRule,
+    session: u64,
+) -> Option<usize> {
     if rule.backends.len() < 2 {
         return None;
     }
-    rule.backends.iter().position(|backend| match &backend.target {
-        BackendRef::Service { service, .. } => {
-            world.service(service).is_some_and(|it| balance::has_session(it, session))
-        }
-        BackendRef::Invalid { .. } => false,
-    })
+    let has_it = |backend: &Backend| {
+        let BackendRef::Service { service, .. } = &backend.target else { return None };
+        let service = world.service(service)?;
+        // Several backends may be subsets of one Service.
+        let subset = match &backend.subset {
+            None => None,
+            Some(name) => Some(service.subset(client, name)?),
+        };
+        Some(balance::has_session(service, subset, session))
+    };
+    rule.backends.iter().position(|backend| has_it(backend) == Some(true))
 }

@@ -99,6 +99,7 @@ pub(in crate::l7) async fn route(
     mirror::send_copies(&routed, &mut arrived);
     match retry::run(&routed, &mut arrived, first, &mut exchange).await {
         Outcome::Got(got, picked) => {
+            exchange.settle(got.response.headers());
             exchange.tried(got.ended());
             pass_on(routed, got, picked, exchange, form)
         }
@@ -238,7 +239,7 @@ impl Planning<'_> {
         self.ask(of_service, route.filters()).await?;
         self.ask(route.filters(), &[]).await?;
         route.begin_session(sent_headers(self.before, self.arrived));
-        route.take_turn(self.world)?;
+        route.take_turn(self.world, &self.session.client)?;
         self.ask(route.backend_filters(), &[]).await?;
         route.backend(self.world, self.session)
     }

@@ -17,7 +17,7 @@ use crate::l7::exchange::answer::Form;
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::message::{asked, deadline};
 use crate::model::Timeouts;
-use crate::traffic::{Balancer, attempts};
+use crate::traffic::{Balancer, RetryPlace, attempts};
 
 /// Sends the request until there is a response to pass on, or an answer of our own. The request is lent down to the connection
 /// that takes it, because every future between would hold it twice.
@@ -108,6 +108,10 @@ impl Routed {
             exchange.record.mark(Reason::RetryLimit, why);
             return None;
         }
+        // Before it takes a place, so that what cannot be sent again costs others none.
+        if !again.is_kept() {
+            return None;
+        }
         if let Some(destination) = self.plan.destination(&self.session)
             && let Err(overflow) = again.take_place(destination)
         {
@@ -120,8 +124,29 @@ impl Routed {
             again.sent_to(endpoint);
         }
         let next = again.next(retry)?;
+        exchange.calls_again();
         attempts::retried();
         Some(next)
+    }
+
+    /// Whether what was not processed may go on to another endpoint. What the application has `refused` takes a place in the
+    /// destination's budget of retries, where there is one: an application that refuses what is too much for it must not get more of
+    /// it for that. It is told where no retry policy is asked next.
+    pub(super) fn once_more(
+        &self,
+        refused: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Box<RetryPlace>>, ()> {
+        let destination = self.plan.destination(&self.session).filter(|_| refused);
+        let Some(destination) = destination.filter(|it| it.limits_retries()) else {
+            return Ok(None);
+        };
+        destination.retry().map(|place| Some(Box::new(place))).map_err(|overflow| {
+            if self.retry_if_any().is_none() {
+                attempts::retry_overflowed();
+                exchange.record.mark(Reason::Overflow, overflow.to_string());
+            }
+        })
     }
 
     /// An endpoint to send the request to again: in another locality where the policy wants that and there is one.

@@ -291,6 +291,7 @@ async fn pass(
             }
         };
         let cut = is_stream.then(|| judged.until_cut());
+        exchange.attempts += 1;
         let sent = {
             let sending = pin!(lease.sender.send(&mut arrived.request));
             lasting::unless(sending, cut).await
@@ -320,6 +321,7 @@ impl Judged {
         form: Form,
     ) -> Response<ResponseBody> {
         let session = self.session.clone();
+        exchange.settle(response.headers());
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let granted = upgrade.filter(|it| switched && it.is_granted(response.headers()));
         if switched && granted.is_none() {

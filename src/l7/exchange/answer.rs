@@ -2,14 +2,14 @@
 //! a gRPC request is answered as gRPC (HTTP 200, the failure in `grpc-status`).
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
 
 use super::{Exchange, ResponseBody};
 use crate::base::Reason;
 use crate::ext_authz::{self, Refusal};
 use crate::filter;
-use crate::l7::message::body::Broken;
+use crate::l7::message::body::{Broken, OVERLOADED};
 use crate::l7::message::framing::Fault;
 use crate::policy::Denial;
 
@@ -133,8 +133,16 @@ impl Answer {
         Self::new(status, "DNS resolution failure", Reason::DnsFailure, why)
     }
 
+    /// A budget or a limit is full. Whoever passes it on hears that it is no error of the endpoint: a client could otherwise have
+    /// endpoints ejected for others by what it takes itself.
     pub(in crate::l7) fn overflow(why: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "upstream overflow", Reason::Overflow, why)
+        let headers = HeaderMap::from_iter([
+            (RETRY_AFTER, HeaderValue::from_static("1")),
+            (HeaderName::from_static(OVERLOADED), HeaderValue::from_static("true")),
+        ]);
+        let given = Some(Box::new(Given { headers, ..Given::default() }));
+        let text = "upstream overflow";
+        Self { given, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, text, Reason::Overflow, why) }
     }
 
     pub(in crate::l7) fn waypoint_unusable(why: impl Into<String>) -> Self {
@@ -182,12 +190,13 @@ impl Answer {
     /// Closes the books and answers.
     pub(in crate::l7) fn respond(
         self,
-        exchange: Box<Exchange>,
+        mut exchange: Box<Exchange>,
         form: Form,
     ) -> Response<ResponseBody> {
         if self.reason == Reason::PeerReset
             && let Some(broken) = exchange.broken_body()
         {
+            exchange.abandon();
             return Self::of_body(broken).write(exchange, form);
         }
         self.write(exchange, form)

@@ -9,17 +9,33 @@ use crate::l7::message::body::Uploaded;
 pub(super) struct Holds(Option<Box<Places>>);
 
 #[derive(Default)]
-struct Places(Vec<Held>);
+struct Places {
+    held: Vec<Held>,
+    /// At the endpoint of the last attempt.
+    called: Option<Held>,
+}
 
 impl Holds {
     pub(super) fn add(&mut self, held: Held) {
-        self.0.get_or_insert_default().0.push(held);
+        self.0.get_or_insert_default().held.push(held);
+    }
+
+    /// Of an endpoint, instead of the one that was called before.
+    pub(super) fn call(&mut self, call: Held) {
+        self.0.get_or_insert_default().called = Some(call);
+    }
+
+    /// The endpoint that was called is done with it: what follows is another attempt.
+    pub(super) fn release_call(&mut self) {
+        if let Some(places) = &mut self.0 {
+            places.called = None;
+        }
     }
 
     /// Gives back places in limits: what follows is another attempt of the same call.
     pub(super) fn release_places(&mut self) {
         if let Some(places) = &mut self.0 {
-            places.0.retain(|held| matches!(held, Held::Call(_)));
+            places.held.retain(|held| matches!(held, Held::Call(_)));
         }
     }
 
@@ -38,6 +54,6 @@ impl Holds {
     }
 
     fn all(&self) -> impl Iterator<Item = &Held> {
-        self.0.iter().flat_map(|places| &places.0)
+        self.0.iter().flat_map(|places| places.held.iter().chain(&places.called))
     }
 }

@@ -31,8 +31,8 @@ pub(in crate::l7) enum BodyError {
     Behind,
 }
 
-/// An agent says so of its pod (`concurrencyLimit`), as Envoy does.
-const OVERLOADED: &str = "x-envoy-overloaded";
+/// An agent says so of its pod (`concurrencyLimit`), and of its own budgets, as Envoy does.
+pub(in crate::l7) const OVERLOADED: &str = "x-envoy-overloaded";
 
 /// `grpc-status` of trailers, or of a response that has nothing but headers.
 pub(in crate::l7) fn grpc_status(headers: &HeaderMap) -> Option<u32> {

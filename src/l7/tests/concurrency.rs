@@ -23,7 +23,9 @@ use super::support::*;
 use super::traffic::{HOST, filters, with};
 use crate::base::Identity;
 use crate::l7::WorkerSettings;
+use crate::model::*;
 use crate::traffic::{Balancer, Policy};
+use crate::world::fixture::{self, backend as to};
 
 /// An application that answers `/slow` when it is let go, and anything else at once.
 struct Slow {
@@ -389,4 +391,19 @@ async fn an_endpoint_whose_circuit_is_open_or_full_is_passed_over() {
         assert_eq!(of_bad.came().len(), 2);
         waiting.abort_all();
     }
+}
+
+/// The only endpoint takes one request at a time: the second attempt has the place of the first.
+#[tokio::test]
+async fn a_request_that_is_sent_again_has_one_place_at_a_time() {
+    let (at, script) = Script::start(&[Step::Status(503), Step::Status(200)]).await;
+    let policy = filters(json!({"circuitBreaker": {"endpoint": {"maxRequests": 1}}}));
+    let on = RetryOn::any(&[RetryCondition::ServerError]);
+    let retry = Retry { backoff: Duration::from_millis(1), ..Retry::new(on, 1) };
+    let rule = HttpRule { retry: Some(retry), ..fixture::rule(vec![to("echo", 1)]) };
+    let mesh = with(shop(at), &policy).route(fixture::route("r", "echo", vec![rule]));
+    let lab = Lab::new(mesh, WorkerSettings::for_tests());
+    let answer = Client::http1(lab.dial("client", "echo").await).await.get("/").await;
+    assert_eq!((answer.status, script.came().len()), (StatusCode::OK, 2));
+    returned(&mut Client::http1(lab.dial("client", "echo").await).await).await;
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::scripted::{Script, Step};
 use super::support::*;
+use super::traffic::filters;
 use crate::filter::{Filter, Hedging, HttpFilter, RuleContext};
 use crate::l7::WorkerSettings;
 use crate::model::*;
@@ -140,4 +141,29 @@ async fn a_failure_does_not_win() {
     let lab = hedged(&at, json!({"delay": "20ms"}), Some(retry), Policy::default());
     assert_eq!(sent(&lab, Method::GET, 10, false).await, [200; 10]);
     assert_eq!(scripts[0].came().len(), 10);
+}
+
+/// The circuit of an endpoint holds for every request that it gets, whichever attempt that is.
+#[tokio::test]
+async fn no_further_attempt_goes_past_a_circuit() {
+    let (at, scripts) = started(&[Step::Slow(Duration::from_millis(300)); 2]).await;
+    let lab = hedged(&at, json!({"delay": "20ms"}), None, Policy::default());
+    let mut mesh = lab.store.snapshot().mesh.clone();
+    let service = Arc::make_mut(&mut mesh.services[0]);
+    service.filters.extend(filters(json!({"circuitBreaker": {"endpoint": {"maxRequests": 1}}})));
+    lab.store.publish(mesh);
+    let mut all = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let mut client = Client::http1(lab.dial("client", "echo").await).await;
+        all.spawn(async move { client.get("/").await.status.as_u16() });
+    }
+    assert_eq!(all.join_all().await, [200; 2]);
+    // One each: the other endpoint of either was taken.
+    let came = || scripts.iter().map(|script| script.came().len()).collect::<Vec<_>>();
+    assert_eq!(came(), [1, 1]);
+    // Where it is free, it is taken; and given back.
+    for round in 1..=3 {
+        assert_eq!(sent(&lab, Method::GET, 1, false).await, [200]);
+        assert_eq!(came(), [1 + round; 2]);
+    }
 }

@@ -12,6 +12,7 @@ use crate::balance;
 use crate::filter::HttpFilter;
 use crate::l7::WorkerSettings;
 use crate::model::*;
+use crate::traffic::{Named, Ports, Subset};
 use crate::world::fixture::{self, Fixture, backend as to, key};
 
 const NAMES: [&str; 4] = ["one", "two", "three", "four"];
@@ -191,4 +192,32 @@ async fn a_retry_goes_elsewhere_and_the_session_with_it() {
     let (name, answer) = ask(&lab, Some(("cookie", &there))).await;
     assert_eq!(name, "one");
     assert_ne!(cookie(&answer), there);
+}
+
+/// A VirtualService splits one Service into subsets.
+#[tokio::test]
+async fn a_session_stays_with_its_subset() {
+    let applications = [(application("one").await, true), (application("two").await, true)];
+    let mut mesh = with(mesh(&applications), &persistent(json!({})));
+    let mut echo = mesh.mesh.services[0].as_ref().clone();
+    for (number, endpoint) in (0..).zip(&mut echo.endpoints) {
+        endpoint.subsets = [number].into_iter().collect();
+    }
+    let of = |labels: u32| Subset { labels: Some(labels), ports: Ports::default() };
+    let subsets: Named = [("v1".into(), of(0)), ("v2".into(), of(1))].into_iter().collect();
+    echo.traffic.set_subsets(None, subsets);
+    mesh.mesh.services[0] = echo.into();
+    let split = ["v1", "v2"].map(|subset| Backend { subset: Some(subset.into()), ..to("echo", 1) });
+    mesh = mesh.route(fixture::route("r", "echo", vec![fixture::rule(split.into())]));
+    let lab = Lab::new(mesh, WorkerSettings::for_tests());
+    let mut known = std::collections::BTreeSet::new();
+    while known.len() < 2 {
+        let (name, answer) = ask(&lab, None).await;
+        let cookie = cookie(&answer);
+        for _ in 0..5 {
+            let (again, answer) = ask(&lab, Some(("cookie", &cookie))).await;
+            assert_eq!((again, answer.headers.contains_key("set-cookie")), (name.clone(), false));
+        }
+        known.insert(name);
+    }
 }

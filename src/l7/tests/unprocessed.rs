@@ -13,6 +13,7 @@ use super::raw::*;
 use super::support::{Client, Lab};
 use crate::l7::WorkerSettings;
 use crate::model::{HttpRule, Retry, RetryOn};
+use crate::traffic::{LeastRetries, Policy, RetryBudget};
 use crate::world::fixture::{self, backend as to};
 
 const DATA: u8 = 0;
@@ -146,6 +147,79 @@ async fn a_body_that_has_begun_to_flow_is_sent_again_where_the_route_keeps_it() 
         ] {
             let came = second(Half::Client, how, (Method::POST, body), attempts).await;
             assert_eq!(came, expected, "{how:?} {attempts:?}");
+        }
+    }
+}
+
+/// An application that has too much refuses all streams.
+async fn refusing_all() -> (SocketAddr, Arc<AtomicUsize>) {
+    let (at, listener) = listening().await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counting = asked.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let counting = counting.clone();
+            tokio::spawn(async move { refuse_all(&mut stream, &counting).await });
+        }
+    });
+    (at, asked)
+}
+
+async fn refuse_all(stream: &mut TcpStream, asked: &AtomicUsize) -> std::io::Result<()> {
+    stream.read_exact(&mut [0; 24]).await?;
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let [a, b, c, kind, flags, id @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut payload).await?;
+        let id = u32::from_be_bytes(id);
+        let answer = match kind {
+            SETTINGS if flags & LAST == 0 => frame(SETTINGS, LAST, 0, &[]),
+            HEADERS => {
+                asked.fetch_add(1, Ordering::SeqCst);
+                frame(RESET, 0, id, &[0, 0, 0, REFUSED_STREAM])
+            }
+            _ => continue,
+        };
+        stream.write_all(&answer).await?;
+    }
+}
+
+/// Whether a route retries or none does, an application that refuses gets no more than the requests and the budget.
+#[tokio::test]
+async fn what_was_refused_is_sent_again_within_the_budget() {
+    const REQUESTS: usize = 20;
+    let budget = |percent: u32| RetryBudget {
+        by: "DestinationRule shop/echo".into(),
+        per_million: percent * 10_000,
+        interval: Duration::from_secs(3600),
+        least: LeastRetries::AtOnce(0),
+    };
+    for attempts in [None, Some(2)] {
+        for (percent, most) in
+            [(None, 9 * REQUESTS), (Some(0), REQUESTS), (Some(20), REQUESTS * 6 / 5)]
+        {
+            let (at, asked) = refusing_all().await;
+            let budget = percent.map(|percent| Box::new(budget(percent)));
+            let policy = Policy { budget, ..Policy::default() };
+            let mut mesh = super::destination_rules::mesh(&[at], policy);
+            if let Some(attempts) = attempts {
+                let retry = Retry::new(RetryOn::default(), attempts);
+                let retry = Retry { backoff: Duration::from_millis(1), ..retry };
+                let rule = HttpRule { retry: Some(retry), ..fixture::rule(vec![to("echo", 1)]) };
+                mesh = mesh.route(fixture::route("r", "echo", vec![rule]));
+            }
+            let lab = Lab::new(mesh, WorkerSettings::for_tests());
+            let mut client = Client::http2(lab.dial("client", "echo").await).await;
+            for _ in 0..REQUESTS {
+                assert_eq!(client.get("/").await.status, 503);
+            }
+            let asked = asked.load(Ordering::SeqCst);
+            assert!((REQUESTS..=most).contains(&asked), "{asked} under {percent:?} {attempts:?}");
+            assert!(percent != Some(20) || asked > REQUESTS, "{asked}: nothing was sent again");
         }
     }
 }

@@ -14,7 +14,7 @@ use http::{HeaderMap, Request, StatusCode};
 
 use super::authorizer::{AsSent, Authorizer};
 use crate::base::Identity;
-use crate::base::path::PathReadings;
+use crate::base::path::{PathReadings, is_plain};
 use crate::ext_authz;
 use crate::filter::{
     self, Claims, Cx, ExternalAuth, Half, HttpFilter, Level, Pods, RateLimit, Spread,
@@ -79,6 +79,7 @@ pub(in crate::l7) async fn ask(
         let head = Head { method: request.method(), path, query, headers, client };
         let selected = selected(world, guarded, &way.ports, &head);
         let disguised = disguised(world, guarded, way, &head, selected.as_ref());
+        let limits = disguised_limits(world, guarded, way, &head, selected.as_ref());
         let rule = selected.as_ref().and_then(|(route, rule)| route.rules.get(*rule));
         let of_rule: &[HttpFilter] = rule.map_or(&[], |rule| &rule.filters);
         let general = of_ports(guarded, &way.ports);
@@ -101,18 +102,12 @@ pub(in crate::l7) async fn ask(
                     // Boxed, because it is large and most requests go without it.
                     Box::pin(asked).await?;
                 }
-                _ => {
-                    let asked = chain::ask(filter, Half::Destination, &cx, request, heard).await;
-                    note(authorizer, filter, asked.is_ok());
-                    asked?;
-                    if let HttpFilter::RateLimit(limit) = filter
-                        && limit.asks()
-                    {
-                        let heard = exchange.as_deref_mut();
-                        count(authorizer, limit, &cx, request, heard).await?;
-                    }
-                }
+                _ => ask_own(authorizer, filter, &cx, request, heard).await?,
             }
+        }
+        for (route, rule, filter) in &limits {
+            let cx = Cx { route: Some((&route.key, *rule)), ..cx };
+            ask_own(authorizer, filter, &cx, request, exchange.as_deref_mut()).await?;
         }
         for filter in disguised {
             let (namespace, heard) = (&way.service.namespace, exchange.as_deref_mut());
@@ -121,6 +116,26 @@ pub(in crate::l7) async fn ask(
         }
     }
     Ok(())
+}
+
+/// Asks a filter that this agent decides, and the services that count for it.
+async fn ask_own(
+    authorizer: &Authorizer<'_>,
+    filter: &HttpFilter,
+    cx: &Cx<'_>,
+    request: &mut Request<RequestBody>,
+    mut exchange: Option<&mut Exchange>,
+) -> Result<(), Answer> {
+    let heard = exchange.as_deref_mut();
+    let asked = chain::ask(filter, Half::Destination, cx, request, heard).await;
+    note(authorizer, filter, asked.is_ok());
+    asked?;
+    match filter {
+        HttpFilter::RateLimit(limit) if limit.asks() => {
+            count(authorizer, limit, cx, request, exchange).await
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Counts what this agent's limits have said.
@@ -198,6 +213,49 @@ fn disguised(
     for path in &readings.others {
         let read = selected(world, service, &way.ports, &Head { path, ..*head });
         authorizer(read.as_ref()).into_iter().for_each(&mut add);
+    }
+    all
+}
+
+/// A limit of a rule that takes another reading of the path.
+type Disguised = (Arc<HttpRoute>, usize, HttpFilter);
+
+/// The limits of rules that take other readings of the path, where the rule that takes the path as it was sent has none of the type:
+/// the application may read it in that way, and no spelling leads past a limit. A path whose readings nobody can list may be of any
+/// rule.
+fn disguised_limits(
+    world: &World,
+    service: &Service,
+    way: &Filtered,
+    head: &Head<'_>,
+    as_sent: Option<&(Arc<HttpRoute>, usize)>,
+) -> Vec<Disguised> {
+    let mut all: Vec<Disguised> = Vec::new();
+    if !way.limits_rules || is_plain(head.path) {
+        return all;
+    }
+    let of_rule = as_sent.and_then(|(route, rule)| route.rules.get(*rule));
+    let of_rule: &[HttpFilter] = of_rule.map_or(&[], |rule| &rule.filters);
+    let mut add = |route: &Arc<HttpRoute>, rule: usize| {
+        let filters = route.rules.get(rule).into_iter().flat_map(|it| &it.filters);
+        let limits = filters.filter(|it| filter::is_limit(it));
+        for filter in limits.filter(|it| !filter::has_type_of(of_rule, it)) {
+            if !all.iter().any(|(.., known)| known == filter) {
+                all.push((route.clone(), rule, filter.clone()));
+            }
+        }
+    };
+    let readings = PathReadings::of(head.path);
+    if readings.unclear.is_some() {
+        for route in world.routes_from(&service.key.namespace, &service.key) {
+            (0..route.rules.len()).for_each(|rule| add(route, rule));
+        }
+        return all;
+    }
+    for path in &readings.others {
+        if let Some((route, rule)) = selected(world, service, &way.ports, &Head { path, ..*head }) {
+            add(&route, rule);
+        }
     }
     all
 }

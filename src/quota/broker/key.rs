@@ -15,12 +15,14 @@ const FRESH: Duration = Duration::from_millis(300);
 const IDLE: Duration = Duration::from_secs(5);
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 /// Nodes that are looked at for one want: what is still missing is looked for with the next one.
-const LOOKS: usize = 256;
+const LOOKS: usize = 64;
 /// Nobody is asked for less, in thousandths, unless less is wanted, or no more is ever there.
 const LEAST: u64 = 100;
 
 /// All amounts are thousandths of tokens.
 pub(super) struct Key {
+    /// The node that has brought it up.
+    pub(super) by: Str,
     wants: Vec<Want>,
     /// Gifts that nobody has yet, with the time of the ask.
     pool: VecDeque<(Instant, u64)>,
@@ -65,8 +67,9 @@ pub(super) struct Given {
 }
 
 impl Key {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(by: &Str, now: Instant) -> Self {
         Self {
+            by: by.clone(),
             wants: Vec::new(),
             pool: VecDeque::new(),
             donors: HashMap::new(),
@@ -83,13 +86,13 @@ impl Key {
         }
     }
 
-    /// Takes what the node was asked for and may have: nothing else adds to the pool.
-    pub(super) fn give(&mut self, member: &Member, given: &Given, now: Instant) {
-        let Some(donor) = self.donors.get_mut(&member.node) else { return };
+    /// Takes what the node was asked for and may have: nothing else adds to the pool. Whether it was asked.
+    pub(super) fn give(&mut self, member: &Member, given: &Given, now: Instant) -> bool {
+        let Some(donor) = self.donors.get_mut(&member.node) else { return false };
         let is_late = |asked: Instant| now.saturating_duration_since(asked) > TRANSIT;
         // An answer to an ask before the last one, or to none.
         if donor.asked == 0 || is_late(donor.since) || is_late(given.asked) {
-            return;
+            return false;
         }
         let there = donor.there(member, given.asked);
         let amount = given.amount.min(donor.asked).min(there);
@@ -100,6 +103,7 @@ impl Key {
         if amount > 0 {
             self.pool.push_back((given.asked, amount));
         }
+        true
     }
 
     pub(super) fn leave(&mut self, session: Number) {

@@ -24,8 +24,8 @@ enum Step {
 enum State {
     Serving,
     Ejected(u64),
-    /// Whether a request is on its way there.
-    Probing(bool),
+    /// Until when the request is waited for that is on its way there, if there is one.
+    Probing(Option<u64>),
 }
 
 /// One endpoint, as it should be.
@@ -36,6 +36,17 @@ struct Model {
     returned: u64,
     /// Attempts, each with whether it probes.
     under_way: Vec<bool>,
+}
+
+impl Model {
+    fn pass(&mut self, now: u64) {
+        match self.state {
+            State::Ejected(until) | State::Probing(Some(until)) if until <= now => {
+                self.state = State::Probing(None);
+            }
+            _ => {}
+        }
+    }
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -59,7 +70,7 @@ fn eject(models: &mut [Model], index: usize, now: u64, most: usize) -> bool {
         return false;
     }
     let model = &mut models[index];
-    let quiet = if model.state == State::Probing(true) { 0 } else { now - model.returned };
+    let quiet = if matches!(model.state, State::Probing(_)) { 0 } else { now - model.returned };
     model.times = model.times.saturating_sub(quiet / INTERVAL) + 1;
     let ends = now + (BASE * model.times).min(300_000);
     model.state = State::Ejected(ends.div_ceil(INTERVAL) * INTERVAL);
@@ -87,24 +98,20 @@ async fn follows_the_model(
     let mut models: Vec<Model> = (0..ENDPOINTS).map(|_| fresh()).collect();
     let mut attempts: Vec<Vec<Attempt>> = (0..ENDPOINTS).map(|_| Vec::new()).collect();
     for step in steps {
-        for model in &mut models {
-            if matches!(model.state, State::Ejected(until) if until <= now()) {
-                model.state = State::Probing(false);
-            }
-        }
+        models.iter_mut().for_each(|model| model.pass(now()));
         match step {
             Step::Pass(millis) => advance(Duration::from_millis(u64::from(millis))).await,
             Step::Begin(number) => {
                 let index = usize::from(number - 1);
                 let model = &mut models[index];
-                let expected = !matches!(model.state, State::Ejected(_) | State::Probing(true));
+                let expected = !matches!(model.state, State::Ejected(_) | State::Probing(Some(_)));
                 let attempt = attempt(&destination, number, u32::from(ENDPOINTS));
                 prop_assert_eq!(attempt.is_some(), expected);
                 let Some(attempt) = attempt else { continue };
                 attempts[index].push(attempt);
-                model.under_way.push(model.state == State::Probing(false));
-                if model.state == State::Probing(false) {
-                    model.state = State::Probing(true);
+                model.under_way.push(model.state == State::Probing(None));
+                if model.state == State::Probing(None) {
+                    model.state = State::Probing(Some(now() + INTERVAL));
                 }
             }
             Step::End(number, result) => {
@@ -122,7 +129,9 @@ async fn follows_the_model(
                 drop(attempt);
                 let state = models[index].state;
                 match (probes, result) {
-                    (true, None) => models[index].state = State::Probing(false),
+                    // Another one has decided.
+                    (true, _) if !matches!(state, State::Probing(_)) => {}
+                    (true, None) => models[index].state = State::Probing(None),
                     (true, Some(good)) if good || !eject(&mut models, index, now(), most) => {
                         let model = &mut models[index];
                         (model.state, model.row, model.returned) = (State::Serving, 0, now());
@@ -139,11 +148,7 @@ async fn follows_the_model(
                 }
             }
         }
-        for model in &mut models {
-            if matches!(model.state, State::Ejected(until) if until <= now()) {
-                model.state = State::Probing(false);
-            }
-        }
+        models.iter_mut().for_each(|model| model.pass(now()));
         let found: BTreeSet<SocketAddr> = ejected(&destination).into_iter().collect();
         let expected = (1..=ENDPOINTS).zip(&models);
         let expected = expected.filter(|(_, model)| matches!(model.state, State::Ejected(_)));

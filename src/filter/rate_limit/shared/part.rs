@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::UNIT;
 use super::moved::Moved;
+use crate::base::Str;
 use crate::filter::rate_limit::buckets::{Buckets, Rate, Taken};
 
 /// How the pods of a service are spread over nodes.
@@ -48,17 +49,22 @@ pub struct Part {
 
 impl Default for Part {
     fn default() -> Self {
+        Self::of(&Str::default(), true)
+    }
+}
+
+impl Part {
+    /// For a service of this namespace, of a limit with keys or without.
+    pub fn of(namespace: &Str, has_keys: bool) -> Self {
         Self {
-            buckets: Buckets::new(),
+            buckets: Buckets::new(namespace, has_keys),
             moved: Moved::default(),
             version: AtomicU64::new(u64::MAX),
             pods: AtomicU64::new(0),
             exchange: OnceLock::new(),
         }
     }
-}
 
-impl Part {
     /// From now on what is lacking is told to whoever waits for `wake`.
     pub fn join(&self, wake: &Arc<Notify>) {
         _ = self.exchange.set(wake.clone());

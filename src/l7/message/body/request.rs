@@ -269,6 +269,11 @@ impl Replay {
         self.0.lock().is_whole()
     }
 
+    /// It was too long to be kept.
+    pub(in crate::l7) fn is_lost(&self) -> bool {
+        self.0.lock().lost
+    }
+
     /// The whole body once more; the one before is not read any further than what is kept. `None` when it was too long to be kept.
     pub(in crate::l7) fn again(&self) -> Option<RequestBody> {
         let mut kept = self.0.lock();
