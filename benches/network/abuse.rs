@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::Bench;
 use super::http::HTTP;
-use super::report::median;
+use super::lab::Bench;
+use super::record::figures;
 use super::siege::{self, ATTACKS, Aim, Attack, REQUESTS, Times, Victim};
 use super::support::lab::wait;
 
-const HOST: &str = "server.bench";
+const HOST: &str = "bare.bench";
 const WORKER: [(&str, &str); 1] = [("namespace", "bench")];
 /// The victim, and the one beside it on its node with another identity.
 const VICTIM: &str = "client";
@@ -31,7 +31,7 @@ struct Ratios {
 }
 
 pub fn run(bench: &mut Bench, rounds: usize) -> Result<()> {
-    let to = SocketAddr::new(bench.lab.service("bench", "server")?[0], HTTP);
+    let to = SocketAddr::new(bench.lab.service("bench", "bare")?[0], HTTP);
     let aim = Aim { host: HOST, path: "/items/1", large: "/items/1", to, at: to };
     let mut report = Vec::new();
     for (name, attack) in ATTACKS {
@@ -78,6 +78,10 @@ fn round(bench: &Bench, attack: Attack, aim: &Aim, ratios: &mut Ratios) -> Resul
         Err(error) => ratios.failed = Some(format!("{error:#}")),
     }
     Ok(())
+}
+
+fn median(samples: &[f64]) -> f64 {
+    figures::median(samples).unwrap_or(f64::NAN)
 }
 
 fn p99(times: &Times) -> f64 {

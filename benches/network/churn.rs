@@ -6,7 +6,6 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -14,10 +13,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::Bench;
-use super::agents;
-use super::client::Load;
-use super::report::Place;
+use super::lab::Bench;
+use super::measure::Client;
+use super::record::case::Case;
+use super::sides::{Aim, service};
+use super::usage::Usage;
 
 /// Where the connections end.
 const PORT: u16 = 9900;
@@ -123,24 +123,20 @@ impl Used {
 
 /// What both agents use in that time.
 fn measure(bench: &mut Bench, seconds: u64, change: bool) -> Result<Used> {
-    let (processor, wakes) = (agents::times(bench)?, agents::wakes(bench)?);
+    let agents = bench.agents();
+    let before = Usage::of(&agents)?;
     pass(bench, seconds, change)?;
-    Ok(Used {
-        processor: agents::times(bench)? - processor,
-        wakes: agents::wakes(bench)?.saturating_sub(wakes),
-    })
+    let used = Usage::of(&agents)?.since(&before);
+    Ok(Used { processor: used.cpu, wakes: used.switches })
 }
 
 /// The 99th percentile of requests at a fixed rate through the waypoint of the tenant that changes nothing, in microseconds.
 fn requests(bench: &mut Bench, seconds: u64, change: bool) -> Result<f64> {
-    let server = bench.lab.service("bench", Place::Across.server())?[0].to_string();
-    let mut command = bench.client()?;
-    command.args(["client", Load::RequestRateP99.name(), &server, &seconds.to_string()]);
-    let client = command.stdout(Stdio::piped()).spawn().context("run the client")?;
+    let case = Case::named("rate-1k").context("a case")?;
+    let aim = Aim { pod: "client", to: service(&bench.lab, "bench", "bare")? };
+    let mut client = Client::start(bench, false, case, &aim, seconds)?;
     pass(bench, seconds, change)?;
-    let output = client.wait_with_output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.trim().parse().with_context(|| format!("the client said {text:?}"))
+    client.outcome()?.p99.context("a time")
 }
 
 /// Lets the time go by, with or without changes.
@@ -166,7 +162,7 @@ fn route(turn: u32) -> String {
              backendRefs: [{{name: {backend}, namespace: {namespace}, port: 9003}}]\n---\n"
         )
     };
-    of("own", "evil", "shop") + &of("consumer", "bench", "server")
+    of("own", "evil", "shop") + &of("consumer", "bench", "bare")
 }
 
 /// Opens them one after the other; each has carried a byte both ways.

@@ -1,4 +1,4 @@
-//! The server: a port that takes everything and one that gives back what it gets, each plain and with TLS, and HTTP.
+//! The server: a port that sends without an end and one that gives back what it gets, each plain and with TLS, and HTTP.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
@@ -12,8 +12,8 @@ use rustls::ServerConfig;
 use super::http;
 use super::wire::{self, Wire};
 
-/// Takes bytes and says nothing until the client has finished; then tells how many came.
-pub const SINK: u16 = 9001;
+/// Sends bytes until the client ends.
+pub const SOURCE: u16 = 9001;
 /// Gives every message back.
 pub const ECHO: u16 = 9002;
 /// What is added to a port for the one with TLS.
@@ -22,13 +22,18 @@ pub const TLS: u16 = 10;
 /// The stack of a connection's thread, in bytes: thousands of them are held at a time.
 const STACK: usize = 256 * 1024;
 
+/// What is written at a time, in bytes.
+const CHUNK: usize = 64 * 1024;
+/// What a message and its answer carry, in bytes.
+const MESSAGE: usize = 128;
+
 type Handler = fn(Wire) -> io::Result<()>;
 
 pub fn run(directory: &Path) -> Result<()> {
     let tls = wire::server_config(directory)?;
     for (port, tls, handler) in [
-        (SINK, None, take as Handler),
-        (SINK + TLS, Some(tls.clone()), take),
+        (SOURCE, None, send as Handler),
+        (SOURCE + TLS, Some(tls.clone()), send),
         (ECHO + TLS, Some(tls), give_back),
     ] {
         let listener = listen(port)?;
@@ -56,17 +61,10 @@ fn one(stream: TcpStream, tls: Option<&Arc<ServerConfig>>, handler: Handler) -> 
     handler(Wire::accepted(stream, tls)?)
 }
 
-fn take(mut stream: Wire) -> io::Result<()> {
-    let mut buffer = vec![0; 256 * 1024];
-    let mut total: u64 = 0;
+fn send(mut stream: Wire) -> io::Result<()> {
+    let chunk = vec![0x5a; CHUNK];
     loop {
-        match stream.read(&mut buffer)? {
-            0 => {
-                stream.write_all(&total.to_be_bytes())?;
-                return stream.flush();
-            }
-            read => total += read as u64,
-        }
+        stream.write_all(&chunk)?;
     }
 }
 
@@ -78,4 +76,11 @@ fn give_back(mut stream: Wire) -> io::Result<()> {
             read => stream.write_all(&buffer[..read])?,
         }
     }
+}
+
+/// A client's message to `ECHO` and its answer.
+pub fn echo(stream: &mut Wire) -> Result<()> {
+    let mut message = [0x2a; MESSAGE];
+    stream.write_all(&message)?;
+    stream.read_exact(&mut message).context("read the answer")
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,21 +103,6 @@ impl Wire {
                 Wire::Server(Box::new(StreamOwned::new(session, stream)))
             }
         })
-    }
-
-    /// Ends the sending direction.
-    pub fn finish(&mut self) -> io::Result<()> {
-        match self {
-            Wire::Plain(stream) => stream.shutdown(Shutdown::Write),
-            Wire::Client(stream) => {
-                stream.conn.send_close_notify();
-                stream.flush()
-            }
-            Wire::Server(stream) => {
-                stream.conn.send_close_notify();
-                stream.flush()
-            }
-        }
     }
 }
 

@@ -15,6 +15,7 @@ mod drawing;
 mod kinds;
 mod layers;
 mod modules;
+mod performance;
 mod policies;
 mod rbac;
 mod sizes;

@@ -1,0 +1,126 @@
+//! Who carries a case's load: the proxies of each side, where they run, and what the client dials. All stand ready at the same
+//! time, each in pods of its own, so that sides are measured seconds apart.
+
+mod envoy;
+mod haproxy;
+mod identity;
+mod nginx;
+mod path;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::http::HTTP;
+use super::record::case::{Case, Layer, Load, Place, Side};
+use super::server::{ECHO, SOURCE, TLS};
+use super::support::lab::Lab;
+use super::support::lab::process::Process;
+
+/// Where and how proxies start.
+pub struct Start<'a> {
+    pub lab: &'a Lab,
+    /// Envoy's program.
+    pub envoy: &'a Path,
+    /// Of each proxy.
+    pub threads: usize,
+}
+
+/// The proxies that run; those that were not asked for do not.
+#[derive(Default)]
+pub struct Sides {
+    proxies: Vec<(Side, Process)>,
+}
+
+/// What a client dials, and from where.
+pub struct Aim {
+    pub pod: &'static str,
+    pub to: SocketAddr,
+}
+
+impl Sides {
+    pub fn start(start: &Start<'_>, sides: &[Side]) -> Result<Self> {
+        let mut proxies = Vec::new();
+        for side in sides {
+            let started = match side {
+                Side::Envoy => vec![envoy::plain(start)?],
+                Side::Haproxy => vec![haproxy::start(start)?],
+                Side::Nginx => vec![nginx::start(start)?],
+                Side::Path => path::start(start)?,
+                _ => Vec::new(),
+            };
+            proxies.extend(started.into_iter().map(|process| (*side, process)));
+        }
+        Ok(Self { proxies })
+    }
+
+    /// The processes that carry a side's load, without their children.
+    pub fn processes(&self, lab: &mut Lab, side: Side) -> Vec<u32> {
+        if matches!(side, Side::Isthmus | Side::IsthmusBare) {
+            return lab.agents().iter_mut().map(|agent| agent.process().id()).collect();
+        }
+        let of_side = self.proxies.iter().filter(|(of, _)| *of == side);
+        of_side.map(|(_, process)| process.id()).collect()
+    }
+
+    /// Fails if a proxy of the side has ended.
+    pub fn must_run(&mut self, side: Side) -> Result<()> {
+        let mut of_side = self.proxies.iter_mut().filter(|(of, _)| *of == side);
+        of_side.try_for_each(|(_, process)| process.must_run())
+    }
+}
+
+/// Where a case's load goes on a side.
+pub fn aim(lab: &Lab, side: Side, case: &Case) -> Result<Aim> {
+    let http2 = matches!(case.load, Load::Http2 { .. });
+    let port = match case.load {
+        Load::Throughput { .. } => SOURCE,
+        Load::Connections { .. } | Load::Paced { http: false, .. } => ECHO,
+        _ => HTTP,
+    };
+    let port = if side == Side::Rustls { port + TLS } else { port };
+    let (pod, to) = match (side, case.layer) {
+        (Side::Direct | Side::Rustls, _) => ("plain-client", pod(lab, "plain", case.place, port)?),
+        (Side::Envoy, _) => ("plain-client", gateway(lab, envoy::LISTEN)?),
+        (Side::Haproxy, _) => ("plain-client", gateway(lab, haproxy::LISTEN[usize::from(http2)])?),
+        (Side::Nginx, _) => ("plain-client", gateway(lab, nginx::LISTEN[usize::from(http2)])?),
+        (Side::Path, Layer::Four) => ("path-client", pod(lab, "path", case.place, port)?),
+        (Side::Path, Layer::Seven) => ("path-client", service(lab, "path", "path")?),
+        (_, Layer::Four) => ("client", pod(lab, "", case.place, port)?),
+        (Side::IsthmusBare, _) => ("client", service(lab, "bench", "bare")?),
+        (Side::Isthmus, _) => ("client", service(lab, "bench", "server")?),
+    };
+    Ok(Aim { pod, to })
+}
+
+fn pod(lab: &Lab, set: &str, place: Place, port: u16) -> Result<SocketAddr> {
+    let name = match place {
+        Place::Across => "server",
+        Place::OneNode => "neighbour",
+    };
+    let name = if set.is_empty() { name.to_owned() } else { format!("{set}-{name}") };
+    Ok(SocketAddr::new(lab.address(&name)?, port))
+}
+
+fn gateway(lab: &Lab, port: u16) -> Result<SocketAddr> {
+    Ok(SocketAddr::new(lab.address("gateway")?, port))
+}
+
+pub fn service(lab: &Lab, namespace: &str, name: &str) -> Result<SocketAddr> {
+    Ok(SocketAddr::new(lab.service(namespace, name)?[0], HTTP))
+}
+
+/// Writes a configuration: the template with a value in the place of each `@NAME@`. Returns its path.
+fn configure(lab: &Lab, name: &str, template: &str, values: &[(&str, &str)]) -> Result<PathBuf> {
+    let mut text = template.to_owned();
+    for (key, value) in values {
+        text = text.replace(&format!("@{key}@"), value);
+    }
+    let mut left = text.split('@').skip(1).step_by(2);
+    let is_name = |it: &str| !it.is_empty() && it.chars().all(|c| c.is_ascii_uppercase());
+    ensure!(!left.any(is_name), "{name}: a name of the template has no value");
+    let file = lab.logs().join(name);
+    std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+    Ok(file)
+}
