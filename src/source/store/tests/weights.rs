@@ -174,8 +174,8 @@ fn the_youngest_objects_of_a_namespace_are_left_out() {
         let heavier = route(&format!("shop/r-{fit:03}"), fit, each + 1);
         apply(&mut objects, &heavier);
         assert!(objects.get::<HttpRoute>(&key(&format!("shop/r-{:03}", fit - 1))).is_some());
-        let gone: Vec<ObjectKey> = objects.keys(Kind::HTTPRoute).into_iter().collect();
-        gone.into_iter().for_each(|key| _ = objects.remove(&(Kind::HTTPRoute, key)));
+        let all: Vec<Id> = objects.held.keys().cloned().collect();
+        all.iter().for_each(|id| _ = objects.remove(id));
         assert!(objects.complaints().is_empty() && objects.weights.is_empty());
     }
 }
