@@ -9,7 +9,7 @@ use super::direct::direct;
 use super::{Ask, Downstream};
 use crate::balance::Picked;
 use crate::gate::{Addressed, Gate};
-use crate::model::{Service, Workload};
+use crate::model::Service;
 use crate::policy::{Connection, Denial, lends_the_clients_name};
 use crate::world::World;
 
