@@ -19,7 +19,7 @@ pub use evaluate::{Facts, Value};
 
 use http::HeaderName;
 
-use crate::base::Str;
+use crate::base::{RegexError, Str};
 use compile::Node;
 
 /// How long a text may be, in bytes.
@@ -49,6 +49,9 @@ pub enum ExpressionError {
     Unsupported(String),
     #[error("{0:?} is not a regular expression, or a large one")]
     Pattern(String),
+    /// Of the object that is being read.
+    #[error("{0}")]
+    Budget(RegexError),
 }
 
 impl Expression {

@@ -52,7 +52,7 @@ pub use fault::{Abort, Delay, Injection};
 pub use header_modifier::{HeaderFilter, RequestHeaders, ResponseHeaders};
 pub use hedging::Hedging;
 pub use held::Held;
-pub use matches::{HeaderMatch, TextMatch, WrittenMatch, matches_whole, sent_text, whole};
+pub use matches::{HeaderMatch, TextMatch, WrittenMatch, sent_text, whole};
 pub use mirror::Mirror;
 pub use path::PathRewrite;
 pub use policy::{PolicyTarget, judge_spec};

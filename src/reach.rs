@@ -13,9 +13,12 @@
 mod application;
 mod ask;
 mod attempts;
+mod direct;
 mod endpoint;
 mod judge;
 mod lasting;
+mod led;
+mod lent;
 mod proxied;
 mod race;
 mod secure;
@@ -45,10 +48,12 @@ use crate::world::{Judged, WorldStore};
 pub use application::connect_application;
 pub use ask::{Ask, Asked};
 pub use attempts::Attempts;
+pub use direct::direct;
 pub use endpoint::{Reached, Unreached};
 use judge::{Leaving, LeavingClass, OutboundClass};
-pub use judge::{cut_after_a_change, direct, judge, unregistered};
+pub use judge::{cut_after_a_change, judge, unregistered};
 pub use lasting::until_over;
+pub use lent::Lent;
 pub use secure::Secured;
 
 /// The settings of this room.
@@ -68,7 +73,7 @@ pub struct Reach {
     settings: ReachSettings,
     /// Open connections to services.
     left: Arc<Judged<LeavingClass, Leaving>>,
-    /// Their clients, and those of other open connections.
+    /// Clients with open connections to what no service had.
     outbound: Arc<Judged<OutboundClass, bool>>,
 }
 

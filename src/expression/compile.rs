@@ -3,17 +3,13 @@
 use cel::common::ast::{CallExpr, Expr, LiteralValue, operators};
 use cel::parser::Parser;
 use http::header::{HeaderName, REFERER, USER_AGENT};
-use regex::{Regex, RegexBuilder};
 
 use super::{Attribute, Expression, ExpressionError, MAX_LENGTH};
-use crate::base::Str;
 use crate::base::schema::parse_istio_duration;
+use crate::base::{Regex, RegexError, Str};
 
 /// How deep an expression may be: parsers and evaluation recurse.
 const MAX_DEPTH: u16 = 32;
-
-/// Bytes that a compiled regular expression may take.
-const MAX_PATTERN: usize = 64 * 1024;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -168,9 +164,12 @@ impl Compiler {
                 Ok(Node::If(Box::new([condition?, then?, otherwise?])))
             }
             ("matches", [text, Expr::Literal(LiteralValue::String(pattern))]) => {
-                let pattern = pattern.inner();
-                let built = RegexBuilder::new(pattern).size_limit(MAX_PATTERN).build();
-                let regex = built.map_err(|_| ExpressionError::Pattern(pattern.to_owned()))?;
+                let regex = Regex::anywhere(pattern.inner()).map_err(|error| match error {
+                    RegexError::Budget(_) => ExpressionError::Budget(error),
+                    RegexError::Unreadable(_) => {
+                        ExpressionError::Pattern(pattern.inner().to_owned())
+                    }
+                })?;
                 Ok(Node::Matches(Box::new(self.node(text, depth)?), regex))
             }
             ("duration", [Expr::Literal(LiteralValue::String(text))]) => {

@@ -4,14 +4,9 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 
-use crate::base::Str;
-
-/// The size of a compiled regular expression in bytes. Enough for any path or header pattern, small enough that a
-/// thousand of them are no burden; the crate's own default is 10 MiB.
-const MAX_REGEX_BYTES: usize = 256 * 1024;
+use crate::base::{Regex, Str};
 
 /// A header, and what its value must be.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
@@ -22,7 +17,7 @@ pub struct HeaderMatch {
     pub value: TextMatch,
 }
 
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum TextMatch {
     Exact(Str),
     Prefix(Str),
@@ -70,26 +65,9 @@ impl TryFrom<WrittenMatch> for HeaderMatch {
     }
 }
 
-/// A regular expression that may match anywhere in a text.
-pub(super) fn anywhere(pattern: &str) -> Result<Regex, String> {
-    let compiled = RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build();
-    compiled.map_err(|error| no_expression(pattern, &error))
-}
-
 /// A regular expression that has to match the whole text.
 pub fn whole(pattern: &str) -> Result<Regex, String> {
-    // Compiled alone first: a pattern such as `a)(b` would otherwise escape from the group around it.
-    let compile = |pattern: &str| RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build();
-    compile(pattern)
-        .and_then(|_| compile(&format!("^(?:{pattern})$")))
-        .map_err(|error| format!("value: {}", no_expression(pattern, &error)))
-}
-
-/// Before its last line, the library draws where the expression is wrong.
-fn no_expression(pattern: &str, error: &regex::Error) -> String {
-    let told = error.to_string();
-    let why = told.lines().last().unwrap_or_default().trim_start_matches("error: ");
-    format!("{pattern:?} is not a regular expression: {why}")
+    Regex::whole(pattern).map_err(|error| format!("value: {error}"))
 }
 
 impl HeaderMatch {
@@ -115,7 +93,7 @@ impl TextMatch {
         match self {
             TextMatch::Exact(exact) => text == exact.as_str(),
             TextMatch::Prefix(prefix) => text.starts_with(prefix.as_str()),
-            TextMatch::Regex(regex) => matches_whole(regex, text),
+            TextMatch::Regex(regex) => regex.is_whole(text),
         }
     }
 
@@ -127,26 +105,6 @@ impl TextMatch {
         }
     }
 }
-
-/// Alternatives are tried leftmost first, so the reader anchors its patterns; this refuses a match that is not anchored.
-pub fn matches_whole(regex: &Regex, text: &str) -> bool {
-    regex.find(text).is_some_and(|found| found.start() == 0 && found.end() == text.len())
-}
-
-impl PartialEq for TextMatch {
-    /// Both are written alike.
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Exact(one), Self::Exact(two)) | (Self::Prefix(one), Self::Prefix(two)) => {
-                one == two
-            }
-            (Self::Regex(one), Self::Regex(two)) => one.as_str() == two.as_str(),
-            _ => false,
-        }
-    }
-}
-
-impl Eq for TextMatch {}
 
 #[cfg(test)]
 mod tests {

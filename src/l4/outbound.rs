@@ -10,7 +10,9 @@ use super::{Proxy, deliver};
 use crate::balance::Picked;
 use crate::base::{Reason, Str};
 use crate::model::{Service, Workload};
-use crate::reach::{self, Ask, Asked, Downstream, Failure, Reached, Unreached, cut_after_a_change};
+use crate::reach::{
+    self, Ask, Asked, Downstream, Failure, Lent, Reached, Unreached, cut_after_a_change,
+};
 use crate::route::{self, Decision};
 use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionStart, Reporter};
@@ -36,6 +38,8 @@ pub(super) struct Outbound {
     pub(super) subset: Option<Str>,
     /// The name of the server that the first message of TLS asks for, where it was read.
     pub(super) claim: Option<Str>,
+    /// The route that leads on in the client's name, where that is another namespace's.
+    pub(super) lent: Option<Box<Lent>>,
 }
 
 impl Outbound {
@@ -43,7 +47,11 @@ impl Outbound {
         let dialled = SocketAddr::new(self.dialled.ip(), self.port);
         let (service, subset) = (Asked::Decided(service), self.subset.as_deref());
         let (routed, claim) = (self.routed.then_some(self.dialled.port()), self.claim.as_deref());
-        Ask { service, dialled, routed, subset, claim }
+        Ask { service, dialled, routed, subset, claim, lent: self.lent.as_deref() }
+    }
+
+    pub(super) fn client(&self) -> &Workload {
+        &self.client
     }
 
     pub(super) fn namespace(&self) -> &str {
@@ -65,8 +73,8 @@ impl Proxy {
         // The decision is taken over one snapshot, which is let go before anything is awaited.
         let decision = route::decide(&self.shared.world.load(), &client, dialled);
         let port = dialled.port();
-        let (routed, subset, claim) = (false, None, None);
-        let outbound = Outbound { accepted, client, dialled, port, routed, subset, claim };
+        let (routed, subset, claim, lent) = (false, None, None, None);
+        let outbound = Outbound { accepted, client, dialled, port, routed, subset, claim, lent };
         match decision {
             Decision::Refuse { reason, why } => {
                 self.refuse_outbound(&outbound, None, Failure { reason, why }.into());
@@ -166,7 +174,7 @@ impl Proxy {
         };
         let record = self.shared.telemetry.connection(start).within(Some(&self.room));
         let mut record = record.traced(self.span(&outbound.client, service));
-        let Outbound { accepted, client, dialled, port, routed, subset, claim: _ } = outbound;
+        let Outbound { accepted, client, dialled, port, routed, subset, claim: _, lent } = outbound;
         let Accepted { stream, peer, place } = accepted;
         let stream = whole(stream);
         async move {
@@ -182,7 +190,8 @@ impl Proxy {
                 let routed = routed.then_some(dialled.port());
                 let dialled = SocketAddr::new(dialled.ip(), port);
                 // It has been resolved.
-                let ask = Ask { service, dialled, routed, subset, claim: None };
+                let ask =
+                    Ask { service, dialled, routed, subset, claim: None, lent: lent.as_deref() };
                 Box::pin(self.reach.until_denied(&from, &ask, (&picked, tls.as_ref()))).await
             };
             let copied = tokio::select! {

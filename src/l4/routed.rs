@@ -1,7 +1,8 @@
 //! Connections to a service whose TCPRoute or TLSRoutes hold: the backend, and for TLS the name that selects the route.
 //!
 //! The backend's own policies judge at its endpoints, as if the client had dialled it: a route gives nobody a way that the
-//! client does not have without it.
+//! client does not have without it. Nor does it use the client's name where neither the client nor the route's author belongs
+//! ([`Lent`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::Proxy;
 use super::outbound::Outbound;
 use crate::base::{Reason, Str};
 use crate::model::{BackendRef, NameMatch, Resolution, Service, StreamRoute};
-use crate::reach::Failure;
+use crate::reach::{Failure, Lent};
 use crate::route::{self, Streams};
 use crate::sock::Rewind;
 use crate::world::World;
@@ -54,7 +55,11 @@ impl Proxy {
             Err(failure) => return self.refuse_routed(&outbound, &service, failure),
         };
         // Over one snapshot, which is let go before anything is awaited.
-        let found = backend(&self.shared.world.load(), &route);
+        let found = {
+            let world = self.shared.world.load();
+            outbound.lent = Lent::of(&world, outbound.client(), &service, (route.kind, &route.key));
+            backend(&world, &route)
+        };
         match found {
             Ok((backend, port, subset)) => {
                 (outbound.port, outbound.subset, outbound.routed) = (port, subset, true);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 
 use super::Retry;
-use crate::base::{ObjectKey, Str};
+use crate::base::{ObjectKey, Regex, Str};
 use crate::filter::{self, BackendRef, HeaderMatch, HttpFilter, TextMatch};
 
 /// One HTTPRoute or GRPCRoute, or the rules of a VirtualService for hosts of one kind and, where they differ by it, one port.
@@ -199,7 +199,7 @@ pub enum PathMatch {
     /// By path segments, without a trailing slash except for `/` itself.
     Prefix(Str),
     /// The whole path.
-    Regex(#[serde(serialize_with = "text")] regex::Regex),
+    Regex(#[serde(serialize_with = "text")] Regex),
     /// `/service/method` (GRPCMethodMatch); `None`: any.
     Grpc {
         service: Option<TextMatch>,

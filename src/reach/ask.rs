@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Downstream, Failure, Reach};
+use super::{Downstream, Failure, Lent, Reach};
 use crate::balance::Caller;
 use crate::base::{ObjectKey, Reason};
 use crate::model::{Binding, Service};
@@ -20,6 +20,8 @@ pub struct Ask<'a> {
     pub subset: Option<&'a str>,
     /// The name of the server that the client claims, which says what a wildcard means.
     pub claim: Option<&'a str>,
+    /// The route that leads there in the client's name, where it must not.
+    pub lent: Option<&'a Lent>,
 }
 
 /// The requested service. Routes do not apply to bytes.

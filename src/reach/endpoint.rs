@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use super::judge::{direct, judge_bytes};
+use super::direct::direct;
+use super::judge::judge_bytes;
+use super::led::judge_lent;
 use super::{Ask, Attempts, Downstream, Failure, Reach};
 use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
@@ -118,7 +120,8 @@ impl Reach {
             let failure = Failure::new(Reason::Unencrypted, why);
             return Err(Unreached { picked: Some(picked), failure, notes: Vec::new() });
         }
-        match judge_bytes(&world, from, ask, &direct(service, port, &picked)) {
+        let lent = judge_lent(&world, from, ask, service, &picked);
+        match lent.and_then(|()| judge_bytes(&world, from, ask, &direct(service, port, &picked))) {
             Ok(permit) => Ok(Some((picked, permit))),
             Err(denial) => Err(Unreached {
                 picked: Some(picked),

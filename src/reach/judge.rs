@@ -4,11 +4,13 @@ use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Ask, Asked, Downstream, Failure, Reach};
+use super::direct::direct;
+use super::led::{self, judge_lent};
+use super::{Ask, Asked, Downstream, Failure, Lent, Reach};
 use crate::balance::Picked;
 use crate::base::{ObjectKey, Reason, Str};
 use crate::gate::{self, Gate, Permit, Views, Way};
-use crate::model::{Service, Workload};
+use crate::model::Workload;
 use crate::policy::Denial;
 use crate::route::{self, Decision};
 use crate::tls::Origin;
@@ -19,16 +21,23 @@ use crate::world::{Classed, JudgementChanges, World};
 pub(super) struct LeavingClass {
     service: ObjectKey,
     port: u16,
+    /// The client, which may come under REGISTRY_ONLY.
+    client: Str,
     /// Whose clients' traffic an object may want encrypted.
     namespace: Str,
+    /// Where the client dialled, if a route led on from there.
+    routed: Option<SocketAddr>,
     /// The TLS to the application that the connections are under.
     tls: Option<Under>,
-    /// The destination's workload and address; `None` where its own agent judges.
-    unguarded: Option<(Option<Str>, SocketAddr)>,
+    /// The destination's workload and address; `None` where its own agent judges, and nobody else.
+    place: Option<(Option<Str>, SocketAddr)>,
+    tunnelled: bool,
+    /// The route that leads there in the client's name.
+    lent: Option<Lent>,
 }
 
-/// A local client with open connections, and where it dialled if no service of its own class tells of that: a route led on from
-/// there, or no service had the address.
+/// A local client with open connections to what no service had. Where it dialled counts under REGISTRY_ONLY alone, so that all
+/// others share one class.
 #[derive(PartialEq, Eq, Hash)]
 pub(super) struct OutboundClass {
     client: Str,
@@ -57,8 +66,14 @@ impl Hash for Under {
 pub(super) struct Leaving {
     /// The service, as the client sees it, has the port, and the address where that is the endpoint.
     registered: bool,
+    /// The client is under REGISTRY_ONLY.
+    bound: bool,
+    /// What it dialled is in the registry no more, if it is bound and a route led on from there.
+    strayed: bool,
     unencrypted: Option<String>,
     gate: Option<Gate>,
+    /// What judges the name in which a route leads there.
+    lent: Option<Gate>,
 }
 
 impl Classed for LeavingClass {
@@ -103,19 +118,6 @@ pub fn cut_after_a_change(why: &str) -> String {
     format!("cut after a change: {why}")
 }
 
-/// The way to an endpoint of the service that was dialled, which no route changes.
-pub fn direct<'a>(service: &'a Service, port: u16, to: &'a Picked) -> Way<'a> {
-    Way {
-        addressed: service,
-        port,
-        route: None,
-        delegate: None,
-        backend: (service, port),
-        workload: to.workload.as_deref(),
-        destination: to.address,
-    }
-}
-
 /// Why bytes may no longer be sent to an endpoint of the service, as it is now, because an object wants them encrypted.
 fn unencrypted(
     world: &World,
@@ -148,17 +150,12 @@ impl Reach {
         (to, tls): (&Picked, Option<&Arc<Origin>>),
     ) -> Failure {
         let mut changes = self.changes(from, ask, to, tls);
-        let mut outbound = self.outbound_changes(from.client, ask.routed());
         loop {
             // At once: the mesh may have changed since the connection was permitted.
             if let Err(failure) = self.permitted(from, ask, to, tls) {
                 return failure;
             }
-            let changed = tokio::select! {
-                changed = changes.changed() => changed,
-                changed = outbound.changed() => changed,
-            };
-            if changed.is_err() {
+            if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
@@ -166,10 +163,21 @@ impl Reach {
 
     /// Returns when a client may no longer be connected to an address that no service has.
     pub async fn until_unregistered(&self, client: &Workload, dialled: SocketAddr) -> Failure {
-        let mut changes = self.outbound_changes(client, Some(dialled));
+        let mut bound = client.registry_only;
+        let mut changes = self.outbound_changes(client, bound.then_some(dialled));
         loop {
-            if let Some(why) = unregistered(&self.world.load(), &client.uid, dialled) {
-                return Failure::new(Reason::NotRegistered, why);
+            let is_bound = {
+                let world = self.world.load();
+                if let Some(why) = unregistered(&world, &client.uid, dialled) {
+                    return Failure::new(Reason::NotRegistered, why);
+                }
+                is_bound(&world, &client.uid)
+            };
+            if is_bound != bound {
+                // It is in another class now, which must not miss what changes meanwhile.
+                bound = is_bound;
+                changes = self.outbound_changes(client, bound.then_some(dialled));
+                continue;
             }
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
@@ -185,7 +193,7 @@ impl Reach {
         self.outbound.changes(class, || {
             move |world: &World| match dialled {
                 Some(dialled) => unregistered(world, &uid, dialled).is_some(),
-                None => world.workload(&uid).is_some_and(|it| it.registry_only),
+                None => is_bound(world, &uid),
             }
         })
     }
@@ -207,10 +215,16 @@ impl Reach {
         if let Some(why) = unencrypted(&world, key, ask.port(), namespace, tunnelled, tls) {
             return Err(Failure::new(Reason::Unencrypted, why));
         }
-        if tunnelled {
+        if tunnelled && ask.lent.is_none() {
             return Ok(());
         }
         let service = self.asked(ask)?;
+        if let Err(denial) = judge_lent(&world, from, ask, &service, to) {
+            return Err(Failure::new(Reason::Denied, denial.why));
+        }
+        if tunnelled {
+            return Ok(());
+        }
         match judge_bytes(&world, from, ask, &direct(&service, ask.port(), to)) {
             Ok(_) => Ok(()),
             Err(denial) => Err(Failure::new(Reason::Denied, denial.why)),
@@ -226,31 +240,56 @@ impl Reach {
         tls: Option<&Arc<Origin>>,
     ) -> JudgementChanges {
         let workload = || to.workload.as_ref().map(|workload| workload.uid.clone());
+        let tunnelled = to.captured().is_some();
         let class = LeavingClass {
             service: ask.service.key().clone(),
             port: ask.port(),
+            client: from.client.uid.clone(),
             namespace: from.client.key.namespace.clone(),
+            routed: ask.routed(),
             tls: tls.cloned().map(Under),
-            unguarded: to.captured().is_none().then(|| (workload(), to.address)),
+            place: (!tunnelled || ask.lent.is_some()).then(|| (workload(), to.address)),
+            tunnelled,
+            lent: ask.lent.cloned(),
         };
         self.left.changes(class.clone(), || {
             let workload = to.workload.clone();
-            let LeavingClass { service, port, namespace, tls, unguarded } = class;
-            move |world: &World| {
-                let tunnelled = unguarded.is_none();
-                let address = unguarded.as_ref().map(|(_, address)| address.ip());
-                let registered = world
-                    .service(&service)
-                    .is_some_and(|it| it.port(port).is_some() && it.is_meant(address, &namespace));
-                let tls = tls.as_ref().map(|Under(origin)| origin);
-                let unencrypted = unencrypted(world, &service, port, &namespace, tunnelled, tls);
-                let addressed = world.service(&service).zip(unguarded.as_ref());
-                let gate = addressed.map(|(addressed, (_, address))| {
-                    let to = Picked::dialled(*address, workload.clone());
-                    Gate::for_uncaptured(world, &direct(addressed, port, &to))
-                });
-                Leaving { registered, unencrypted, gate }
-            }
+            move |world: &World| class.judge(world, workload.as_ref())
         })
     }
+}
+
+impl LeavingClass {
+    /// `workload`: what was known to be at the destination.
+    fn judge(&self, world: &World, workload: Option<&Arc<Workload>>) -> Leaving {
+        let Self { service, port, client, namespace, routed, tls, place, tunnelled, lent } = self;
+        let place = place.as_ref().map(|(_, address)| *address);
+        let unguarded = place.filter(|_| !tunnelled);
+        let bound = is_bound(world, client);
+        let strayed = routed.filter(|_| bound).and_then(|it| unregistered(world, client, it));
+        let service = world.service(service);
+        let tls = tls.as_ref().map(|Under(origin)| origin);
+        let leads = |address: SocketAddr| Picked::dialled(address, workload.cloned());
+        Leaving {
+            registered: service.is_some_and(|it| {
+                let address = unguarded.map(|address| address.ip());
+                it.port(*port).is_some() && it.is_meant(address, namespace)
+            }),
+            bound,
+            strayed: strayed.is_some(),
+            unencrypted: unencrypted(world, &self.service, *port, namespace, *tunnelled, tls),
+            gate: service.zip(unguarded).map(|(service, address)| {
+                Gate::for_uncaptured(world, &direct(service, *port, &leads(address)))
+            }),
+            lent: service
+                .zip(place)
+                .filter(|_| lent.is_some())
+                .map(|(service, address)| led::gate(world, service, *port, &leads(address))),
+        }
+    }
+}
+
+/// Whether the client may reach the registry only, as it is now.
+fn is_bound(world: &World, client: &str) -> bool {
+    world.workload(client).is_some_and(|it| it.registry_only)
 }

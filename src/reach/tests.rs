@@ -20,6 +20,8 @@ use crate::traffic::{self, Destination, Limits, OutlierDetection};
 use crate::world::World;
 use crate::world::fixture::{self, Fixture, bound_to, key, policy, service, waypoint, workload};
 
+mod lent;
+
 const SOON: Duration = Duration::from_secs(5);
 /// How long what goes on is watched.
 const A_MOMENT: Duration = Duration::from_millis(50);
@@ -115,7 +117,8 @@ impl Bench {
 }
 
 fn ask(service: Asked<'_>) -> Ask<'_> {
-    Ask { service, dialled: VIP.parse().unwrap(), routed: None, subset: None, claim: None }
+    let dialled = VIP.parse().unwrap();
+    Ask { service, dialled, routed: None, subset: None, claim: None, lent: None }
 }
 
 /// A service with endpoints outside of the mesh, at this port.
@@ -541,6 +544,7 @@ async fn no_connection_outlives_its_place_in_the_registry() {
             routed: routed.then_some(dialled.port()),
             subset: None,
             claim: None,
+            lent: None,
         };
         let mut until = std::pin::pin!(bench.reach.until_denied(&from, &ask, (&to, None)));
         loop {

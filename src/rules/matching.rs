@@ -7,7 +7,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderName, Method};
 
 use crate::base::{Bits, Identity, Str};
-use crate::filter::{matches_whole, sent_text};
+use crate::filter::sent_text;
 use crate::model::{HeaderMatch, HttpMatch, MoreMatch, PathMatch, TextMatch, Without};
 
 /// The parts of a request's head that routes match.
@@ -101,7 +101,7 @@ fn path_matches(wanted: &PathMatch, path: &str) -> bool {
         PathMatch::StartsAnyCase(start) => {
             path.get(..start.len()).is_some_and(|it| it.eq_ignore_ascii_case(start))
         }
-        PathMatch::Regex(regex) => matches_whole(regex, path),
+        PathMatch::Regex(regex) => regex.is_whole(path),
         PathMatch::Grpc { service, method } => grpc_matches(service, method, path),
     }
 }
@@ -155,7 +155,8 @@ mod tests {
     #[test]
     fn services_and_methods_of_grpc() {
         let exact = |text: &str| Some(TextMatch::Exact(text.into()));
-        let regex = |text: &str| Some(TextMatch::Regex(regex::Regex::new(text).unwrap()));
+        let regex =
+            |text: &str| Some(TextMatch::Regex(crate::base::Regex::anywhere(text).unwrap()));
         for (service, method, path, expected) in [
             (exact("shop.Cart"), exact("Add"), "/shop.Cart/Add", true),
             (exact("shop.Cart"), exact("Add"), "/shop.Cart/Added", false),

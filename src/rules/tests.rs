@@ -6,11 +6,10 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 use proptest::sample::select;
-use regex::Regex;
 
 use super::matching::matches;
 use super::*;
-use crate::base::ObjectKey;
+use crate::base::{ObjectKey, Regex};
 use crate::model::{
     HeaderMatch, HttpMatch, HttpRoute, HttpRule, PathMatch, RouteKind, RouteParent, TextMatch,
 };
@@ -112,7 +111,7 @@ fn a_text() -> impl Strategy<Value = TextMatch> {
     prop_oneof![
         6 => text().prop_map(|text| TextMatch::Exact(text.into())),
         1 => text().prop_map(|text| TextMatch::Prefix(text.into())),
-        1 => Just(TextMatch::Regex(Regex::new("^(?:[12]+)$").unwrap())),
+        1 => Just(TextMatch::Regex(Regex::whole("[12]+").unwrap())),
     ]
 }
 
@@ -121,7 +120,7 @@ fn a_http_path() -> impl Strategy<Value = PathMatch> {
         4 => a_path().prop_map(|path| PathMatch::Exact(path.into())),
         6 => a_path().prop_map(|path| PathMatch::Prefix(path.into())),
         1 => select(&["/a/.*", "/.*", ".*"][..])
-            .prop_map(|text| PathMatch::Regex(Regex::new(&format!("^(?:{text})$")).unwrap())),
+            .prop_map(|text| PathMatch::Regex(Regex::whole(text).unwrap())),
     ]
 }
 
@@ -133,14 +132,14 @@ fn a_text_path() -> impl Strategy<Value = PathMatch> {
         1 => a_path().prop_map(|path| PathMatch::ExactAnyCase(path.into())),
         1 => a_path().prop_map(|path| PathMatch::StartsAnyCase(path.into())),
         1 => Just(PathMatch::default()),
-        1 => Just(PathMatch::Regex(Regex::new("^(?:/a/.*)$").unwrap())),
+        1 => Just(PathMatch::Regex(Regex::whole("/a/.*").unwrap())),
     ]
 }
 
 fn a_grpc_path() -> impl Strategy<Value = PathMatch> {
     let part = || {
         let exact = select(&["a", "b", "ab", "a/b"][..]).prop_map(|it| TextMatch::Exact(it.into()));
-        let regex = Just(TextMatch::Regex(Regex::new("^(?:a.*)$").unwrap()));
+        let regex = Just(TextMatch::Regex(Regex::whole("a.*").unwrap()));
         prop::option::of(prop_oneof![4 => exact, 1 => regex])
     };
     (part(), part()).prop_map(|(service, method)| PathMatch::Grpc { service, method })

@@ -109,7 +109,7 @@ use serde_json::Value;
 
 pub use crate::base::schema::FieldError;
 
-use crate::base::ObjectKey;
+use crate::base::{MAX_WEIGHT, ObjectKey, metered, weight_of_regexes};
 use crate::filter::{self, PolicySpec};
 use schema::telemetry_policy::TELEMETRY_POLICY;
 use schema::{gateway_api, istio};
@@ -146,7 +146,13 @@ pub struct Resource<S> {
     pub spec: S,
     #[serde(default, rename = "status")]
     _status: IgnoredAny,
+    /// What its regular expressions weigh, in bytes.
+    #[serde(skip, default = "weight_of_regexes")]
+    weight: usize,
 }
+
+/// What the regular expressions of one object may weigh, in bytes. Every agent holds those of all objects.
+const REGEXES_OF_OBJECT: usize = 16 * MAX_WEIGHT;
 
 /// What all kinds share.
 pub trait Typed: Sized + 'static {
@@ -517,6 +523,25 @@ kinds! {
         used: STREAM_ROUTES,
         ..Row::of(GATEWAY_GROUP, &["v1", "v1alpha3", "v1alpha2"])
     };
+}
+
+/// Kinds whose objects may have regular expressions.
+pub const WITH_REGEXES: [Kind; 5] =
+    [Kind::HTTPRoute, Kind::GRPCRoute, Kind::TrafficPolicy, Kind::VirtualService, Kind::Telemetry];
+
+impl Object {
+    /// What its regular expressions weigh, in bytes, and when it was created.
+    pub fn weight(&self) -> (usize, i64) {
+        let (weight, metadata) = match self {
+            Object::HTTPRoute(it) => (it.weight, &it.metadata),
+            Object::GRPCRoute(it) => (it.weight, &it.metadata),
+            Object::TrafficPolicy(it) => (it.weight, &it.metadata),
+            Object::VirtualService(it) => (it.weight, &it.metadata),
+            Object::Telemetry(it) => (it.weight, &it.metadata),
+            _ => return (0, 0),
+        };
+        (weight, created(metadata))
+    }
 }
 
 /// `metadata.creationTimestamp` in seconds since the epoch; 0 when not given, as in most files.

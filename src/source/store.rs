@@ -8,6 +8,7 @@
 mod files;
 mod live;
 mod unread;
+mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct Objects {
     complaints: Vec<Complaint>,
     /// Files whose content is known, though perhaps not as it is now.
     read: BTreeSet<Str>,
+    /// What the regular expressions of a namespace's objects weigh together, where there are any.
+    weights: BTreeMap<Str, usize>,
 }
 
 /// A security policy that was never understood.
@@ -71,13 +74,15 @@ struct Held {
     origin: Option<Origin>,
     /// The API server would refuse it: it takes no good version's place, and none is kept for its sake.
     invalid: bool,
+    /// The regular expressions of its namespace weigh too much with its own: nothing of it is in force.
+    over: bool,
 }
 
 impl Objects {
     /// Takes an object, in place of one with the same kind and key.
     pub fn insert(&mut self, object: Object) {
         let id = (object.kind(), object.key());
-        self.hold(id, object, None);
+        _ = self.hold(id, object, None);
     }
 
     /// What is in force once `files` say what they say and `previous` was in force before.
@@ -94,12 +99,16 @@ impl Objects {
 
     /// The object of this type and key.
     pub fn get<T: Typed>(&self, key: &ObjectKey) -> Option<&T> {
-        self.held.get(&(T::KIND, key.clone())).and_then(|held| T::of(&held.object))
+        self.in_force(T::KIND, key).and_then(|held| T::of(&held.object))
     }
 
     /// The object of this type and key, to keep.
     pub(super) fn shared<T: Typed>(&self, key: &ObjectKey) -> Option<&Arc<Object>> {
-        self.held.get(&(T::KIND, key.clone())).map(|held| &held.object)
+        self.in_force(T::KIND, key).map(|held| &held.object)
+    }
+
+    fn in_force(&self, kind: Kind, key: &ObjectKey) -> Option<&Held> {
+        self.held.get(&(kind, key.clone())).filter(|held| !held.over)
     }
 
     /// All objects of a type, in the order of their keys.
@@ -108,6 +117,7 @@ impl Objects {
         self.held
             .range(first..)
             .take_while(|((kind, _), _)| *kind == T::KIND)
+            .filter(|(_, held)| !held.over)
             .filter_map(|((_, key), held)| T::of(&held.object).map(|object| (key, object)))
     }
 
@@ -115,7 +125,7 @@ impl Objects {
     pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Object)> {
         let first = (kind, ObjectKey::new("", ""));
         let held = self.held.range(first..).take_while(move |((of, _), _)| *of == kind);
-        held.map(|((_, key), held)| (key, &*held.object))
+        held.filter(|(_, held)| !held.over).map(|((_, key), held)| (key, &*held.object))
     }
 
     /// Those of one namespace.
@@ -128,13 +138,16 @@ impl Objects {
         self.held
             .range(first..)
             .take_while(move |((of, key), _)| *of == kind && key.namespace == namespace)
+            .filter(|(_, held)| !held.over)
             .filter_map(|((_, key), held)| T::of(&held.object).map(|object| (key, object)))
     }
 
     /// What is not as it was in `previous`, or was read elsewhere.
     pub(super) fn differing(&self, previous: &Objects) -> BTreeSet<Id> {
         let is_same = |one: &Held, two: &Held| {
-            Arc::ptr_eq(&one.object, &two.object) && one.origin == two.origin
+            Arc::ptr_eq(&one.object, &two.object)
+                && one.origin == two.origin
+                && one.over == two.over
         };
         let between = |one: &'_ Objects, two: &'_ Objects| -> BTreeSet<Id> {
             let held = one.held.iter();

@@ -7,7 +7,7 @@ use super::condition::{self, Condition};
 use super::{CONTROLLER_NAME, Desired, Stored, Subject, View};
 use crate::base::ObjectKey;
 use crate::source::objects::{Gateway, Kind};
-use crate::source::{Complaint, ConditionType, WAYPOINT_CLASS};
+use crate::source::{Complaint, Condition as Told, ConditionType, WAYPOINT_CLASS};
 
 const ACCEPTED: &str = "Accepted";
 const PROGRAMMED: &str = "Programmed";
@@ -127,7 +127,8 @@ fn of_type(
     index: usize,
 ) -> Option<(&'static str, bool, String)> {
     let here = complaints.iter().filter_map(|it| Some((it, it.condition?)));
-    let here: Vec<_> = here.filter(|(_, of)| of.kind == kind && of.parent == Some(index)).collect();
+    let is_here = |of: &Told| of.parent.is_none_or(|parent| parent == index);
+    let here: Vec<_> = here.filter(|(_, of)| of.kind == kind && is_here(of)).collect();
     let (_, first) = here.first()?;
     let message = condition::joined(here.iter().map(|(it, _)| it.reason.as_str()));
     Some((first.reason.name(), first.status(), message))

@@ -1,13 +1,15 @@
-//! Gateways of the class `istio-waypoint`. Nothing is deployed for one: it is programmed as soon as it is accepted.
+//! Gateways of the class `istio-waypoint`. Nothing is deployed for one: it is programmed as soon as it is accepted. One of a
+//! revision that is not ours is told that in a condition of our own: its others belong to whoever serves that revision.
 
 use serde_json::{Value, json};
 
 use super::class::Class;
 use super::condition::{self, Condition};
+use super::unserved::CARRIED_OUT;
 use super::{Desired, Stored, Subject, View};
 use crate::base::{ObjectKey, ports};
 use crate::source::objects::{Gateway, Listener, Service};
-use crate::source::{Severity, WAYPOINT_CLASS, other_revision_of_gateway};
+use crate::source::{Complaint, Severity, WAYPOINT_CLASS, other_revision_of_gateway};
 
 const ACCEPTED: &str = "Accepted";
 const PROGRAMMED: &str = "Programmed";
@@ -26,13 +28,18 @@ pub(super) fn status(
         return None;
     }
     let generation = stored.generation();
-    let owned: &[&str] = &[ACCEPTED, PROGRAMMED];
+    let owned: &[&str] = &[ACCEPTED, PROGRAMMED, CARRIED_OUT];
     let gateway = view.objects.get::<Gateway>(&subject.key).filter(|_| stored.refused.is_none());
     let other = gateway.and_then(|gateway| {
         other_revision_of_gateway(view.objects, view.settings, &subject.key, gateway)
     });
     if other.is_some() {
-        return None;
+        let field = |it: &Complaint| format!("{}: {}", it.field, it.reason);
+        let told: Vec<String> = view.complaints(subject).map(field).collect();
+        let why = condition::joined(told.iter().map(String::as_str));
+        let conditions = [Condition::fails(CARRIED_OUT, "OtherRevision", why)];
+        let status = json!({ "conditions": condition::list(&conditions, generation) });
+        return Some(Desired { status, owned: &[CARRIED_OUT] });
     }
     let Some(gateway) = gateway else {
         let why =

@@ -10,7 +10,7 @@ use super::{Desired, Stored, Subject, View, ancestors};
 use crate::source::Complaint;
 use crate::source::objects::Kind;
 
-const CARRIED_OUT: &str = "isthmus.io/CarriedOut";
+pub(super) const CARRIED_OUT: &str = "isthmus.io/CarriedOut";
 const ACCEPTED: &str = "Accepted";
 
 /// For Istio's kinds.

@@ -3,14 +3,13 @@
 //! A limit protects, so a request that may be read as one of these is one: the path counts in each of its readings.
 
 use http::Method;
-use regex::Regex;
 use serde::Deserialize;
 
-use super::super::{HeaderMatch, RequestHead, matches_whole, whole};
-use crate::base::Str;
+use super::super::{HeaderMatch, RequestHead};
 use crate::base::path::PathReadings;
 use crate::base::schema::Rule;
 use crate::base::schema::forms::{HEADER_NAME, HEADER_VALUE, any};
+use crate::base::{Regex, RegexError, Str};
 use Rule::{Fields, List, OneOf, Text};
 
 /// The matches that the API server accepts.
@@ -52,7 +51,7 @@ pub struct RequestMatch {
 }
 
 /// As in an HTTPRoute.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum PathPattern {
     Exact(Str),
     /// By whole segments; without a slash at its end.
@@ -71,9 +70,14 @@ pub(super) struct Written {
     headers: Vec<HeaderMatch>,
 }
 
+/// A path, compiled once for all that is made of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "RawPath")]
+struct WrittenPath(Result<PathPattern, String>);
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WrittenPath {
+struct RawPath {
     #[serde(default, rename = "type")]
     kind: PathType,
     value: String,
@@ -90,7 +94,7 @@ enum PathType {
 impl Written {
     /// The field at fault, and why.
     pub(super) fn read(&self) -> Result<RequestMatch, (String, String)> {
-        let path = self.path.as_ref().map(WrittenPath::read).transpose();
+        let path = self.path.as_ref().map(|path| path.0.clone()).transpose();
         let methods = self.methods.iter().enumerate().map(|(at, method)| {
             let is_known = Method::from_bytes(method.as_bytes()).ok();
             is_known.ok_or_else(|| (format!("methods[{at}]"), format!("{method:?} is no method")))
@@ -103,19 +107,22 @@ impl Written {
     }
 }
 
-impl WrittenPath {
-    fn read(&self) -> Result<PathPattern, String> {
-        let value = self.value.as_str();
+impl TryFrom<RawPath> for WrittenPath {
+    /// The object has more expressions than it may.
+    type Error = RegexError;
+
+    fn try_from(RawPath { kind, value }: RawPath) -> Result<Self, RegexError> {
         let is_absolute = value.starts_with('/');
-        Ok(match self.kind {
-            PathType::RegularExpression => {
-                let read = whole(value).map_err(|why| why.replacen("value: ", "", 1))?;
-                PathPattern::Regex(read)
-            }
-            _ if !is_absolute => return Err(format!("{value:?} does not begin with /")),
-            PathType::Exact => PathPattern::Exact(value.into()),
-            PathType::PathPrefix => PathPattern::Prefix(value.trim_end_matches('/').into()),
-        })
+        Ok(Self(match kind {
+            PathType::RegularExpression => match Regex::whole(&value) {
+                Ok(regex) => Ok(PathPattern::Regex(regex)),
+                Err(error @ RegexError::Budget(_)) => return Err(error),
+                Err(error) => Err(error.to_string()),
+            },
+            _ if !is_absolute => Err(format!("{value:?} does not begin with /")),
+            PathType::Exact => Ok(PathPattern::Exact(value.into())),
+            PathType::PathPrefix => Ok(PathPattern::Prefix(value.trim_end_matches('/').into())),
+        }))
     }
 }
 
@@ -141,25 +148,10 @@ impl PathPattern {
             PathPattern::Prefix(prefix) => path
                 .strip_prefix(prefix.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-            PathPattern::Regex(regex) => matches_whole(regex, path),
+            PathPattern::Regex(regex) => regex.is_whole(path),
         }
     }
 }
-
-impl PartialEq for PathPattern {
-    /// Both are written alike.
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Exact(one), Self::Exact(two)) | (Self::Prefix(one), Self::Prefix(two)) => {
-                one == two
-            }
-            (Self::Regex(one), Self::Regex(two)) => one.as_str() == two.as_str(),
-            _ => false,
-        }
-    }
-}
-
-impl Eq for PathPattern {}
 
 fn methods<S: serde::Serializer>(methods: &[Method], to: S) -> Result<S::Ok, S::Error> {
     to.collect_seq(methods.iter().map(Method::as_str))

@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Uri};
-use regex::{Captures, Regex};
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 use super::{path, replaced_start};
-use crate::base::Str;
 use crate::base::schema::Rule;
-use crate::filter::{Fault, Filter, RuleContext, header_modifier, matches};
+use crate::base::{Regex, RegexError, Str};
+use crate::filter::{Fault, Filter, RuleContext, header_modifier};
 use Rule::Fields;
 
 /// The longest target that a request can have. What an expression would make longer stays as it is.
@@ -39,7 +39,7 @@ pub enum NewPath {
 }
 
 /// What is put in place of everything that an expression matches.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Pattern {
     #[serde(serialize_with = "crate::filter::text")]
     regex: Regex,
@@ -69,8 +69,8 @@ pub struct Written {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct WrittenPattern {
-    #[serde(default, rename = "match")]
-    matched: String,
+    #[serde(default, rename = "match", deserialize_with = "compiled")]
+    matched: Option<Result<Regex, String>>,
     #[serde(default)]
     rewrite: String,
 }
@@ -153,54 +153,55 @@ impl Pattern {
     /// `None`: nothing matches, or what comes out is too long.
     fn replace(&self, path: &str) -> Option<String> {
         let (mut new, mut end) = (String::new(), 0);
-        for captures in self.regex.captures_iter(path) {
-            let found = captures.get(0)?;
-            new.push_str(path.get(end..found.start())?);
-            self.write(&captures, &mut new);
+        for captures in self.regex.captures(path) {
+            let found = captures.get_group(0)?;
+            new.push_str(path.get(end..found.start)?);
+            for piece in &self.with {
+                let text = match piece {
+                    Piece::Text(text) => Some(text.as_str()),
+                    Piece::Group(group) => {
+                        captures.get_group(*group).and_then(|group| path.get(group.range()))
+                    }
+                };
+                new.push_str(text.unwrap_or_default());
+            }
             if new.len() > LONGEST {
                 return None;
             }
-            end = found.end();
+            end = found.end;
         }
         new.push_str(path.get(end..)?);
         (new.len() <= LONGEST && new != path).then_some(new)
     }
-
-    fn write(&self, captures: &Captures<'_>, to: &mut String) {
-        for piece in &self.with {
-            match piece {
-                Piece::Text(text) => to.push_str(text),
-                Piece::Group(group) => {
-                    to.push_str(captures.get(*group).map_or("", |group| group.as_str()));
-                }
-            }
-        }
-    }
 }
 
-impl PartialEq for Pattern {
-    /// Both are written alike.
-    fn eq(&self, other: &Self) -> bool {
-        self.regex.as_str() == other.regex.as_str() && self.with == other.with
+/// Once for all rules that rewrite by it. A rule with a text that is no expression is one fault, an object with more of them than it
+/// may have is another.
+fn compiled<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Result<Regex, String>>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match Regex::with_groups(&text) {
+        Err(error @ RegexError::Budget(_)) => Err(D::Error::custom(error)),
+        read => Ok(Some(read.map_err(|error| error.to_string()))),
     }
 }
-
-impl Eq for Pattern {}
 
 impl WrittenPattern {
     fn read(&self) -> Result<Pattern, Fault> {
         let fault =
             |field: &str, why: String| Fault::field(format!("uriRegexRewrite.{field}"), why);
-        if self.matched.is_empty() {
+        let Some(read) = &self.matched else {
             return Err(fault("match", "is missing".to_owned()));
-        }
-        let regex = matches::anywhere(&self.matched).map_err(|why| fault("match", why))?;
+        };
+        let regex = read.clone().map_err(|why| fault("match", why))?;
         let with = pieces(&self.rewrite).map_err(|why| fault("rewrite", why))?;
         let most = with.iter().filter_map(|piece| match piece {
             Piece::Group(group) => Some(*group),
             Piece::Text(_) => None,
         });
-        if let Some(group) = most.max().filter(|group| *group >= regex.captures_len()) {
+        if let Some(group) = most.max().filter(|group| *group >= regex.groups()) {
             return Err(fault("rewrite", format!("there is no group {group} in the expression")));
         }
         Ok(Pattern { regex, with })

@@ -16,7 +16,7 @@ pub(in crate::l7) async fn carry(session: &Session, stream: Rewind<Carrier>) {
     let _busy = session.seat.carries_bytes();
     let from = session.downstream();
     let (service, dialled) = (Asked::Present(&session.service), session.dialled);
-    let ask = Ask { service, dialled, routed: None, subset: None, claim: None };
+    let ask = Ask { service, dialled, routed: None, subset: None, claim: None, lent: None };
     match context.reach.endpoint(&from, &ask).await {
         Ok(Reached { picked, upstream, permit, tls }) => {
             let in_process = upstream.is_local();

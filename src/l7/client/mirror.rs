@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt;
 
 use super::attempt::Routed;
-use super::plan::{Chosen, Plan};
+use super::plan::Plan;
 use crate::base::{Reason, Str};
 use crate::filter::{self, BackendRef, HttpFilter, Mirror, Seen};
 use crate::l7::budget::MirrorPermit;
@@ -81,13 +81,11 @@ fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut
         add_shadow(request.headers_mut());
     }
     let copy = Arrived::again(request, (arrived.version, arrived.protocol, arrived.form));
-    // The mirror's Service has agreed to routes of Gateway API (ReferenceGrant).
-    let of_virtual = routed.plan.chosen.as_ref().is_some_and(Chosen::is_virtual);
-    let lent = of_virtual.then(|| routed.plan.lent_to(world, &session.client, &key.namespace));
+    let lent = routed.plan.lent_to(world, &session.client, &key.namespace);
     let copied = Routed {
         session: session.clone(),
         world: world.clone(),
-        plan: Plan::straight_to(service, *port, mirror.subset.clone(), lent.flatten()),
+        plan: Plan::straight_to(service, *port, mirror.subset.clone(), lent),
         before: None,
         seen: Seen::default(),
         asked: None,

@@ -142,8 +142,7 @@ impl Plan {
     }
 
     /// The account of the waypoint whose rule leads the client's request to something of `namespace`, where the rule's authors and the
-    /// client are of others: there it goes in the client's name, and so must not reach what the waypoint's own name would not. A
-    /// Service of that namespace has agreed to routes of Gateway API (ReferenceGrant).
+    /// client are of others: there it goes in the client's name, and so must not reach what the waypoint's own name would not.
     pub(in crate::l7) fn lent(
         &self,
         world: &World,
@@ -152,10 +151,6 @@ impl Plan {
     ) -> Option<Identity> {
         if let Some(lent) = self.aim.as_ref().and_then(|aim| aim.lent.as_ref()) {
             return Some(lent.clone());
-        }
-        let is_virtual = self.chosen.as_ref()?.is_virtual();
-        if !is_virtual && self.backend.0.key.namespace == namespace {
-            return None;
         }
         self.lent_to(world, client, namespace)
     }
@@ -243,10 +238,6 @@ impl Chosen {
 
     pub(in crate::l7) fn route(&self) -> &ObjectKey {
         &self.route.key
-    }
-
-    pub(in crate::l7) fn is_virtual(&self) -> bool {
-        self.route.kind == RouteKind::Virtual
     }
 
     /// Whom the route has left the rule to.

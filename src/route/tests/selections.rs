@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::Regex;
 
 fn rule(name: &str, matches: Vec<HttpMatch>, to: &str) -> HttpRule {
     HttpRule {
@@ -151,7 +152,7 @@ fn a_selection_leads_to_the_backends_of_its_rule() {
 }
 
 fn regex(pattern: &str) -> HttpMatch {
-    let pattern = regex::Regex::new(&format!("^(?:{pattern})$")).unwrap();
+    let pattern = Regex::whole(pattern).unwrap();
     HttpMatch { path: PathMatch::Regex(pattern), ..HttpMatch::default() }
 }
 
@@ -206,7 +207,7 @@ fn grpc_routes_have_a_precedence_of_their_own() {
         path: PathMatch::Grpc { service, method },
         ..HttpMatch::default()
     };
-    let any = Some(TextMatch::Regex(regex::Regex::new("^(?:a[.]b)$").unwrap()));
+    let any = Some(TextMatch::Regex(Regex::whole("a[.]b").unwrap()));
     let ladder = [
         of(any, None),
         with_header(of(exact("a.b"), exact("Get")), "x", "1"),
@@ -252,7 +253,7 @@ fn the_best_match_of_a_rule_counts_and_the_first_rule_breaks_ties() {
 #[test]
 fn regular_expressions_take_the_whole_text_only() {
     let loose = HttpMatch {
-        path: PathMatch::Regex(regex::Regex::new("/a").unwrap()),
+        path: PathMatch::Regex(Regex::anywhere("/a").unwrap()),
         ..HttpMatch::default()
     };
     for matched in [loose, regex("/a")] {

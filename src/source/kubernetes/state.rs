@@ -80,7 +80,8 @@ impl State {
         if before.is_some_and(|before| before.content == content) {
             return;
         }
-        self.objects.apply((kind, key.clone()), object, generation, || document);
+        let others = self.objects.apply((kind, key.clone()), object, generation, || document);
+        others.into_iter().for_each(|id| self.note(id));
         self.note((kind, key));
     }
 
@@ -88,10 +89,8 @@ impl State {
         if let Some(progress) = self.kinds.get_mut(&kind) {
             progress.heard.remove(&key);
         }
-        let id = (kind, key);
-        if self.objects.remove(&id) {
-            self.note(id);
-        }
+        let changed = self.objects.remove(&(kind, key));
+        changed.into_iter().for_each(|id| self.note(id));
     }
 
     /// The kind is not served any more.

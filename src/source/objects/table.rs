@@ -34,9 +34,9 @@ macro_rules! kinds {
 
             /// Reads `value` as an object of this kind.
             pub fn read(self, value: &Value) -> Result<Object, FieldError> {
-                match self {
+                metered(REGEXES_OF_OBJECT, || match self {
                     $(Kind::$kind => read::<$type>(value).map(|it| Object::$kind(Box::new(it))),)*
-                }
+                })
             }
 
             /// Asks something of the type of the spec; `None` for a kind without a definition of ours.

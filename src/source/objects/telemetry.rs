@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 use super::{AttachedTo, Resource, TargetRef, WorkloadSelector};
+use crate::expression::{Expression, ExpressionError};
 
 pub type Telemetry = Resource<TelemetrySpec>;
 
@@ -182,7 +184,7 @@ pub enum IstioMetric {
 pub struct TagOverride {
     #[serde(default)]
     pub operation: TagOperation,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "weighed")]
     pub value: Option<String>,
 }
 
@@ -213,6 +215,20 @@ pub struct AccessLogging {
 #[serde(deny_unknown_fields)]
 pub struct LogFilter {
     /// CEL.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "weighed_text")]
     pub expression: String,
+}
+
+/// A text in CEL: its regular expressions are counted as the object's. Whatever else is wrong with it is told where it is translated.
+fn weighed<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(from)?;
+    let has_some = text.as_ref().filter(|text| text.contains("matches"));
+    match has_some.map(|text| Expression::parse(text)) {
+        Some(Err(error @ ExpressionError::Budget(_))) => Err(D::Error::custom(error)),
+        _ => Ok(text),
+    }
+}
+
+fn weighed_text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    weighed(from).map(Option::unwrap_or_default)
 }

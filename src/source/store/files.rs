@@ -97,6 +97,7 @@ impl<'a> Builder<'a> {
                 object: object.clone(),
                 origin: Some(origin.clone()),
                 invalid: wrong.is_some(),
+                over: false,
             };
             let last_good = self.previous.held.get(&id).filter(|held| !held.invalid);
             match (wrong, &document.invalid, last_good) {
@@ -168,6 +169,7 @@ impl<'a> Builder<'a> {
         for (origin, refusal) in &refused {
             self.settle_unnamed(origin, refusal);
         }
+        self.objects.weigh_all();
         self.objects
     }
 

@@ -14,25 +14,29 @@ use crate::source::objects::{FieldError, Kind, NEAR, Object, Pod, Typed};
 use crate::source::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
 
 impl Objects {
-    /// Takes what the API server says of an object now. `document` is asked for only when it is refused.
+    /// Takes what the API server says of an object now. `document` is asked for only when it is refused. Returns the other objects
+    /// that are in force, or not in force any more, because of it.
     pub(in crate::source) fn apply(
         &mut self,
         (kind, key): Id,
         read: Result<Object, FieldError>,
         generation: i64,
         document: impl FnOnce() -> Option<Value>,
-    ) {
+    ) -> Vec<Id> {
         let origin = Some(Origin::Api { generation });
         let id = (kind, key);
         self.forget_refusal(&id);
         match read {
             Ok(object) => self.hold(id, object, origin),
-            Err(error) => self.refuse_live(id, error, origin, document),
+            Err(error) => {
+                self.refuse_live(id, error, origin, document);
+                Vec::new()
+            }
         }
     }
 
     /// What a pod has from its template it most often has in common with itself as it was, or with its neighbours.
-    pub(super) fn hold(&mut self, id: Id, mut object: Object, origin: Option<Origin>) {
+    pub(super) fn hold(&mut self, id: Id, mut object: Object, origin: Option<Origin>) -> Vec<Id> {
         if let Object::Pod(pod) = &mut object {
             // The key's text, rather than another like it.
             pod.metadata.name = Some(id.1.name.clone());
@@ -41,24 +45,30 @@ impl Objects {
             let mut near = after.chain(before).filter_map(|(_, held)| Pod::of(&held.object));
             near.any(|other| pod.share(other));
         }
-        self.held.insert(id, Held { object: Arc::new(object), origin, invalid: false });
+        let (weight, _) = object.weight();
+        let held = Held { object: Arc::new(object), origin, invalid: false, over: false };
+        let namespace = id.1.namespace.clone();
+        let before = self.held.insert(id, held);
+        self.reweigh(&namespace, before.as_ref(), weight)
     }
 
-    /// The object is deleted. Whether anything was known of it.
-    pub(in crate::source) fn remove(&mut self, id: &Id) -> bool {
+    /// The object is deleted. What is no more as it was: the object itself where anything was known of it, and others that are in
+    /// force now.
+    pub(in crate::source) fn remove(&mut self, id: &Id) -> Vec<Id> {
         let refused = self.forget_refusal(id);
-        self.held.remove(id).is_some() || refused
+        let before = self.held.remove(id);
+        let mut changed = self.reweigh(&id.1.namespace, before.as_ref(), 0);
+        if before.is_some() || refused {
+            changed.push(id.clone());
+        }
+        changed
     }
 
-    /// Drops what there is of `kind` but `keys`, as after a new list of all. Returns what went.
+    /// Drops what there is of `kind` but `keys`, as after a new list of all. Returns what is no more as it was.
     pub(in crate::source) fn retain(&mut self, kind: Kind, keys: &BTreeSet<ObjectKey>) -> Vec<Id> {
         let known = self.keys(kind);
-        let gone: Vec<Id> =
-            known.into_iter().filter(|key| !keys.contains(key)).map(|key| (kind, key)).collect();
-        for id in &gone {
-            self.remove(id);
-        }
-        gone
+        let gone = known.into_iter().filter(|key| !keys.contains(key)).map(|key| (kind, key));
+        gone.flat_map(|id| self.remove(&id)).collect()
     }
 
     /// The keys of all objects of a kind, those included that were refused.

@@ -3,6 +3,8 @@ use crate::source::Severity;
 use crate::source::objects::{AuthorizationPolicy, Namespace, Pod};
 use crate::source::tests::{file, key};
 
+mod weights;
+
 fn namespace(name: &str, label: &str) -> String {
     format!(
         "---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{version: {label}}}}}\n"

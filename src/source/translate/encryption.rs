@@ -11,6 +11,7 @@
 
 mod policy;
 mod settings;
+mod targets;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use crate::source::objects::{BackendTlsPolicy, DestinationRule, Kind, Typed, cre
 use crate::source::{Condition, ConditionReason, ConditionType, Severity};
 use crate::tls::{Origin, Roots, SubjectName, TlsSettings};
 use policy::Policies;
+pub(super) use targets::check as check_targets;
 
 /// Everything that is said, to be looked up by service.
 #[derive(Default, PartialEq)]

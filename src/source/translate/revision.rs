@@ -10,7 +10,7 @@ use crate::source::Objects;
 use crate::source::objects::{Gateway, Labelled, label};
 
 /// Names the revision of the mesh, or a tag of it, that an object is meant for.
-const REVISION: &str = "istio.io/rev";
+pub(super) const REVISION: &str = "istio.io/rev";
 
 /// Whether an object with these labels is meant for a revision that is not one of ours.
 pub fn is_of_other_revision(settings: &TranslateSettings, object: &impl Labelled) -> bool {
@@ -78,6 +78,9 @@ mod tests {
             let mesh = &translation.mesh;
             let case = (ours, namespace, gateway);
             assert_eq!(mesh.waypoints.is_empty(), left_alone, "{case:?}");
+            let told = translation.complaints.iter();
+            let told = told.filter(|it| it.kind == "Gateway" && it.field.contains("istio.io/rev"));
+            assert_eq!(told.count(), usize::from(left_alone), "{case:?}");
             // What named it is refused, not let past.
             let bound = &mesh.services[0].waypoint;
             assert_eq!(matches!(bound, Binding::Unusable { .. }), left_alone, "{case:?}");

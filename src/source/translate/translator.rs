@@ -22,8 +22,8 @@ use super::services::Services;
 use super::sources::Sources;
 use super::virtual_service::VirtualServices;
 use super::{
-    Attach, Context, TranslateSettings, Translation, attachments, authorization_policy, labels,
-    peer_authentication, service, unserved, workload,
+    Attach, Context, TranslateSettings, Translation, attachments, authorization_policy, encryption,
+    labels, peer_authentication, service, unserved, workload,
 };
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Mesh};
@@ -126,6 +126,7 @@ impl Translator {
             let ports = Ports::new(&cx, self.services.pairs(), &services);
             authorization_policy::check_targets(&mut cx, policies, waypoints, &ports);
             peer_authentication::check_ports(&mut cx, &ports);
+            encryption::check_targets(&mut cx, &ports);
             self.target_complaints = std::mem::take(&mut cx.complaints);
         }
         self.complain_of_kinds(&mut cx, &changes);

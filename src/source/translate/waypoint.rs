@@ -11,7 +11,8 @@ mod unused;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Context, namespace_label, other_revision_of_gateway};
+use super::revision::{REVISION, other_revision_of_gateway};
+use super::{Context, namespace_label};
 use crate::base::{Identity, ObjectKey, Str, nearest, ports};
 use crate::model::{AuthorizationPolicy, Binding, PolicyTarget, Waypoint};
 use crate::source::Objects;
@@ -251,6 +252,13 @@ fn candidate(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway) -> Candid
         outcome: Err(why.into()),
     };
     if let Some(revision) = other_revision_of_gateway(cx.objects, cx.settings, key, gateway) {
+        if class == CLASS {
+            let reason = format!(
+                "{revision:?}, of the Gateway or its namespace, is none of our revisions (`revisions` in the settings), so that \
+                 this Gateway is no waypoint here, and traffic that is bound to it is refused"
+            );
+            cx.warn::<Gateway>(key, label_field(REVISION), reason);
+        }
         return unusable(format!(
             "the Gateway {key} belongs to the revision {revision:?} (istio.io/rev), which is none of ours (`revisions` in \
              the settings)"

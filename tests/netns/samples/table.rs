@@ -175,13 +175,8 @@ fn said(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
 const BESIDE: [&str; 5] =
     ["ServiceAccount", "ConfigMap", "Namespace", "ClusterRole", "ClusterRoleBinding"];
 
-/// Why an object is another's to carry out, which its own labels or its class say.
+/// Why an object is another's to carry out, which its class says.
 fn of_others(object: &Value) -> Option<String> {
-    if let Some(revision) = object["metadata"]["labels"]["istio.io/rev"].as_str() {
-        return Some(format!(
-            "is of the revision {revision}, and in force where `revisions` names it"
-        ));
-    }
     let class = object["spec"]["gatewayClassName"].as_str().filter(|it| *it != "istio-waypoint")?;
     Some(format!("is of the class {class}, and left to its controller"))
 }

@@ -161,7 +161,8 @@ impl Target {
     }
 }
 
-fn target_of(written: &Value) -> Option<(PolicyTarget, Option<Str>)> {
+/// A target of a policy, and the name of the only port that is meant there.
+pub(super) fn target_of(written: &Value) -> Option<(PolicyTarget, Option<Str>)> {
     let text = |field: &str| written.get(field).and_then(Value::as_str);
     let reference = TargetRef {
         group: text("group").unwrap_or_default().to_owned(),

@@ -274,6 +274,50 @@ fn a_policy_holds_for_its_targets_and_the_oldest_of_each() {
 }
 
 #[test]
+fn a_target_that_leads_to_nothing_gets_no_tls_and_is_told() {
+    let entry = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e, namespace: shop}\n\
+        spec: {hosts: [api.example], resolution: DNS, ports: [{number: 80, name: plain, protocol: HTTP}]}\n";
+    let service = "group: '', kind: Service, name: web";
+    let of_entry = "group: networking.istio.io, kind: ServiceEntry, name: e";
+    for (target, field, words) in [
+        (format!("{service}, sectionName: more"), "", ""),
+        (format!("{of_entry}, sectionName: plain"), "", ""),
+        (
+            format!("{service}, sectionName: https"),
+            "spec.targetRefs[0].sectionName",
+            r#"Service shop/web has no port "https"; it has "http", "more""#,
+        ),
+        (
+            format!("{of_entry}, sectionName: tls"),
+            "spec.targetRefs[0].sectionName",
+            r#"ServiceEntry shop/e has no port "tls""#,
+        ),
+        (
+            "group: '', kind: Service, name: gone".into(),
+            "spec.targetRefs[0]",
+            "no Service shop/gone",
+        ),
+        ("group: '', kind: Service, name: e".into(), "spec.targetRefs[0]", "no Service shop/e"),
+    ] {
+        let spec = format!("{{targetRefs: [{{{target}}}], {SYSTEM}}}");
+        let translation = translation(&(entry.to_owned() + &policy("p", 0, &spec)));
+        let told: Vec<_> = translation.complaints.iter().collect();
+        assert_eq!(told.len(), usize::from(!field.is_empty()), "{target}: {told:?}");
+        for complaint in told {
+            let condition = complaint.condition.expect("a condition");
+            let reason = (condition.kind.name(), condition.reason.name(), condition.parent);
+            assert_eq!(reason, ("Accepted", "TargetNotFound", Some(0)), "{target}");
+            assert_eq!(complaint.field, field, "{target}");
+            assert!(complaint.reason.contains(words), "{target}: {}", complaint.reason);
+        }
+        if target.starts_with(service) && !field.is_empty() {
+            assert_eq!(holds(&translation, "shop", 80), "nothing", "{target}");
+            assert_eq!(holds(&translation, "shop", 81), "nothing", "{target}");
+        }
+    }
+}
+
+#[test]
 fn each_field_of_a_policy_is_carried_out_or_refuses() {
     const CA: &str = "-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----\\n";
     let config = format!(
