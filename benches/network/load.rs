@@ -7,6 +7,7 @@ mod idle;
 mod paced;
 mod tcp;
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -80,8 +81,8 @@ impl Progress {
     }
 }
 
-/// Runs a load for so long and prints what came of it.
-pub fn run(load: Load, target: &Target, time: Duration) -> Result<()> {
+/// Runs a load for so long, or until its input ends, and prints what came of it.
+pub fn run(load: Load, target: &Target, time: Option<Duration>) -> Result<()> {
     let (expected, clients): (usize, Vec<Client>) = match load {
         Load::Http1 { connections, path } => {
             (connections, http1::clients(target, connections, path))
@@ -111,7 +112,7 @@ pub fn run(load: Load, target: &Target, time: Duration) -> Result<()> {
 fn observe(
     progress: &Progress,
     expected: usize,
-    time: Duration,
+    time: Option<Duration>,
     failures: &Receiver<anyhow::Error>,
 ) -> Result<Outcome> {
     let started = SystemTime::now();
@@ -123,7 +124,10 @@ fn observe(
     progress.times.lock().clear();
     let (before, begun) = (progress.done.load(Ordering::Relaxed), SystemTime::now());
     println!("{BEGIN}");
-    pass(time, failures)?;
+    if time.is_none() {
+        std::io::stdin().read_to_end(&mut Vec::new())?;
+    }
+    pass(time.unwrap_or_default(), failures)?;
     let done = progress.done.load(Ordering::Relaxed) - before;
     let seconds = begun.elapsed()?.as_secs_f64();
     let mut times = std::mem::take(&mut *progress.times.lock());

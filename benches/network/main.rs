@@ -68,7 +68,8 @@ fn measure_here(
 ) -> Result<()> {
     let case = Case::named(case).with_context(|| format!("there is no case {case}"))?;
     let tls = tls.map(wire::client_config).transpose()?;
-    load::run(case.load, &Target { server, tls }, Duration::from_secs(seconds))
+    let time = (seconds > 0).then(|| Duration::from_secs(seconds));
+    load::run(case.load, &Target { server, tls }, time)
 }
 
 fn bench(options: &Options) -> Result<()> {

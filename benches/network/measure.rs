@@ -88,9 +88,10 @@ fn brief(sample: &Sample) -> String {
 fn calls(bench: &mut Bench, side: Side, case: &Case, seconds: u64) -> Result<f64> {
     let aim = sides::aim(&bench.lab, side, case)?;
     let processes = with_children(&bench.sides.processes(&mut bench.lab, side))?;
-    // perf takes a moment to attach: the client goes on for longer than is counted.
-    let mut client = Client::start(bench, side == Side::Rustls, case, &aim, seconds + 3)?;
+    // How long perf takes to attach depends on the machine: the client goes on until it is told to end.
+    let mut client = Client::start(bench, side == Side::Rustls, case, &aim, 0)?;
     let calls = usage::calls(&processes, seconds)?;
+    client.end();
     let outcome = client.outcome()?;
     let count = if matches!(case.load, Load::Throughput { .. }) { MEBIBYTE } else { 1.0 };
     let done = outcome.done as f64 / outcome.seconds * seconds as f64 / count;
@@ -108,15 +109,16 @@ fn profile(
     std::fs::create_dir_all(directory)?;
     let aim = sides::aim(&bench.lab, side, case)?;
     let roots = bench.sides.processes(&mut bench.lab, side);
-    let mut client = Client::start(bench, side == Side::Rustls, case, &aim, seconds)?;
+    let mut client = Client::start(bench, side == Side::Rustls, case, &aim, 0)?;
     let perfs: Vec<Perf> = (roots.iter().zip(1..))
         .map(|(process, number)| {
             let file = directory.join(format!("{}-{}-{number}.data", case.name, side.name()));
-            Perf::sample(*process, &file)
+            Perf::sample(*process, seconds, &file)
         })
         .collect::<Result<_>>()?;
-    client.outcome()?;
-    perfs.into_iter().try_for_each(Perf::end)
+    perfs.into_iter().try_for_each(Perf::wait)?;
+    client.end();
+    client.outcome().map(drop)
 }
 
 /// A client that is warm; killed when dropped.
@@ -126,6 +128,7 @@ pub struct Client {
 }
 
 impl Client {
+    /// With zero seconds it goes on until [`Client::end`].
     pub fn start(bench: &Bench, tls: bool, case: &Case, aim: &Aim, seconds: u64) -> Result<Self> {
         let tls = tls.then_some(bench.directory.as_path());
         Self::run(bench, aim.pod, case.name, aim.to, seconds, tls)
@@ -144,13 +147,17 @@ impl Client {
         if let Some(directory) = tls {
             command.arg("--tls").arg(directory);
         }
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("start the client")?;
         let lines = BufReader::new(child.stdout.take().context("the client's output")?).lines();
         let mut client = Self { child, lines };
         let line = client.line()?;
         ensure!(line == BEGIN, "the client said {line}");
         Ok(client)
+    }
+
+    pub fn end(&mut self) {
+        drop(self.child.stdin.take());
     }
 
     /// Waits until its time is over.

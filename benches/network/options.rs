@@ -82,6 +82,7 @@ pub enum Part {
     Client {
         case: String,
         server: SocketAddr,
+        /// None: until its input ends
         seconds: u64,
         /// Where the certificate of the bench is: speaks TLS itself
         #[arg(long)]

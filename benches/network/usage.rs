@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// USER_HZ, which Linux shows to programs whatever its own clock is.
@@ -123,19 +122,20 @@ pub fn calls(processes: &[u32], seconds: u64) -> Result<f64> {
 pub struct Perf(Child);
 
 impl Perf {
-    /// Samples into a file until [`Perf::end`].
-    pub fn sample(process: u32, to: &Path) -> Result<Self> {
+    /// Samples for so many seconds into a file.
+    pub fn sample(process: u32, seconds: u64, to: &Path) -> Result<Self> {
         let mut perf = Command::new("perf");
         perf.args(["record", "-q", "-F", "499", "--call-graph", "dwarf,16384"]);
         perf.args(["-p", &process.to_string(), "-o"]).arg(to);
+        perf.args(["sleep", &seconds.to_string()]);
         perf.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Self(perf.spawn().context("start perf (Debian: linux-perf)")?))
     }
 
-    /// Ends it, and waits until the file is written.
-    pub fn end(mut self) -> Result<()> {
-        kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGINT)?;
-        self.0.wait()?;
+    /// Waits until it has written its file.
+    pub fn wait(mut self) -> Result<()> {
+        let status = self.0.wait()?;
+        ensure!(status.success(), "perf record failed: {status}");
         Ok(())
     }
 }
