@@ -65,8 +65,10 @@ mod tests {
 
     use super::*;
 
-    /// Inputs near the seeds that each build tries, of each target.
-    const MUTATIONS: usize = 400;
+    /// Inputs near the seeds that each build tries, of each target: the same ones each time, so that what fails was broken by
+    /// the change at hand.
+    const MUTATIONS: usize = 200;
+    const SEED: u64 = 1;
 
     /// What stands in the corpus for a target, with where it stands.
     fn seeds(target: &Target) -> Vec<(PathBuf, Vec<u8>)> {
@@ -77,7 +79,8 @@ mod tests {
             let bytes = std::fs::read(&path).unwrap();
             (path, bytes)
         };
-        let seeds: Vec<_> = files.map(read).collect();
+        let mut seeds: Vec<_> = files.map(read).collect();
+        seeds.sort();
         assert!(!seeds.is_empty(), "{} is empty", folder.display());
         seeds
     }
@@ -96,9 +99,8 @@ mod tests {
 
     #[test]
     fn what_is_near_the_corpus_holds() {
-        let seed = fastrand::u64(..);
         for target in TARGETS {
-            let (seeds, mut random) = (seeds(&target), fastrand::Rng::with_seed(seed));
+            let (seeds, mut random) = (seeds(&target), fastrand::Rng::with_seed(SEED));
             for _ in 0..MUTATIONS {
                 let bytes = mutated(&seeds, &mut random);
                 let ran = std::panic::catch_unwind(|| (target.run)(&bytes));

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::options::Options;
+use super::record::case::Side;
 use super::sides::{Sides, Start};
 use super::support::lab::process::{self, Process};
 use super::support::lab::{Lab, Programs, private, wait};
@@ -85,6 +86,14 @@ impl Bench {
         match self.lab.save_logs() {
             Ok(directory) => error.context(format!("logs are in {}", directory.display())),
             Err(_) => error,
+        }
+    }
+
+    /// The processes that carry a side's load, without their children.
+    pub fn processes(&mut self, side: Side) -> Vec<u32> {
+        match side {
+            Side::Isthmus | Side::IsthmusBare => self.agents(),
+            _ => self.sides.processes(side),
         }
     }
 

@@ -1,7 +1,6 @@
 //! One case: its sides in turn, round after round, and what each costs.
 
 use std::io::{BufRead, BufReader, Lines, Read};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 
@@ -48,7 +47,7 @@ pub fn case(bench: &mut Bench, options: &Options, case: &Case) -> Result<Measure
 
 fn one(bench: &mut Bench, side: Side, case: &Case, seconds: u64) -> Result<Sample> {
     let aim = sides::aim(&bench.lab, side, case)?;
-    let processes = with_children(&bench.sides.processes(&mut bench.lab, side))?;
+    let processes = with_children(&bench.processes(side))?;
     let mut client = Client::start(bench, side == Side::Rustls, case, &aim, seconds)
         .with_context(|| format!("{} on {}", case.name, side.name()))?;
     let before = Usage::of(&processes)?;
@@ -87,7 +86,7 @@ fn brief(sample: &Sample) -> String {
 /// System calls of all proxies for each request, connection or MiB.
 fn calls(bench: &mut Bench, side: Side, case: &Case, seconds: u64) -> Result<f64> {
     let aim = sides::aim(&bench.lab, side, case)?;
-    let processes = with_children(&bench.sides.processes(&mut bench.lab, side))?;
+    let processes = with_children(&bench.processes(side))?;
     // How long perf takes to attach depends on the machine: the client goes on until it is told to end.
     let mut client = Client::start(bench, side == Side::Rustls, case, &aim, 0)?;
     let calls = usage::calls(&processes, seconds)?;
@@ -108,7 +107,7 @@ fn profile(
 ) -> Result<()> {
     std::fs::create_dir_all(directory)?;
     let aim = sides::aim(&bench.lab, side, case)?;
-    let roots = bench.sides.processes(&mut bench.lab, side);
+    let roots = bench.processes(side);
     let mut client = Client::start(bench, side == Side::Rustls, case, &aim, 0)?;
     let perfs: Vec<Perf> = (roots.iter().zip(1..))
         .map(|(process, number)| {
@@ -130,22 +129,10 @@ pub struct Client {
 impl Client {
     /// With zero seconds it goes on until [`Client::end`].
     pub fn start(bench: &Bench, tls: bool, case: &Case, aim: &Aim, seconds: u64) -> Result<Self> {
-        let tls = tls.then_some(bench.directory.as_path());
-        Self::run(bench, aim.pod, case.name, aim.to, seconds, tls)
-    }
-
-    fn run(
-        bench: &Bench,
-        pod: &str,
-        case: &str,
-        to: SocketAddr,
-        seconds: u64,
-        tls: Option<&Path>,
-    ) -> Result<Self> {
-        let mut command = bench.client(pod)?;
-        command.args(["client", case, &to.to_string(), &seconds.to_string()]);
-        if let Some(directory) = tls {
-            command.arg("--tls").arg(directory);
+        let mut command = bench.client(aim.pod)?;
+        command.args(["client", case.name, &aim.to.to_string(), &seconds.to_string()]);
+        if tls {
+            command.arg("--tls").arg(&bench.directory);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("start the client")?;

@@ -16,7 +16,7 @@ use super::http::HTTP;
 use super::record::case::{Case, Layer, Load, Place, Side};
 use super::server::{ECHO, SOURCE, TLS};
 use super::support::lab::Lab;
-use super::support::lab::process::Process;
+use super::support::lab::process::{Process, command};
 
 /// Where and how proxies start.
 pub struct Start<'a> {
@@ -55,11 +55,8 @@ impl Sides {
         Ok(Self { proxies })
     }
 
-    /// The processes that carry a side's load, without their children.
-    pub fn processes(&self, lab: &mut Lab, side: Side) -> Vec<u32> {
-        if matches!(side, Side::Isthmus | Side::IsthmusBare) {
-            return lab.agents().iter_mut().map(|agent| agent.process().id()).collect();
-        }
+    /// The processes of a side's proxies, without their children.
+    pub fn processes(&self, side: Side) -> Vec<u32> {
         let of_side = self.proxies.iter().filter(|(of, _)| *of == side);
         of_side.map(|(_, process)| process.id()).collect()
     }
@@ -109,6 +106,33 @@ fn gateway(lab: &Lab, port: u16) -> Result<SocketAddr> {
 
 pub fn service(lab: &Lab, namespace: &str, name: &str) -> Result<SocketAddr> {
     Ok(SocketAddr::new(lab.service(namespace, name)?[0], HTTP))
+}
+
+/// Starts a plain proxy of the distribution in the gateway's pod. `listen`: for HTTP/1.1 and for HTTP/2. The path of its
+/// configuration follows the arguments.
+fn of_distribution(
+    start: &Start<'_>,
+    program: &str,
+    arguments: &[&str],
+    (file, template): (&str, &str),
+    listen: [u16; 2],
+) -> Result<Process> {
+    let lab = start.lab;
+    let values = [
+        ("THREADS", &*start.threads.to_string()),
+        ("LISTEN", &listen[0].to_string()),
+        ("LISTENTWO", &listen[1].to_string()),
+        ("SERVER", &lab.address("plain-server")?.to_string()),
+        ("PORT", &HTTP.to_string()),
+        ("DIRECTORY", lab.logs().to_str().context("a directory's name")?),
+    ];
+    let file = configure(lab, file, template, &values)?;
+    let namespace = &lab.pod("gateway")?.attachment.namespace;
+    let mut proxy = command(namespace, program);
+    proxy.args(arguments).arg(file);
+    let mut process = Process::start(program, namespace, proxy, lab.logs())?;
+    process.wait_for_port(listen[0])?;
+    Ok(process)
 }
 
 /// Writes a configuration: the template with a value in the place of each `@NAME@`. Returns its path.

@@ -19,11 +19,7 @@ pub fn run(bench: &mut Bench, options: &Options) -> Result<Measured> {
     let mut measured = Measured::default();
     for round in 0..options.rounds {
         for (count, cpus) in [("one", &[0][..]), ("two", &[0, 1])] {
-            let mut all = bench.agents();
-            all.extend(bench.servers.iter().map(|server| server.id()));
-            // What this process starts from now on inherits it.
-            all.push(std::process::id());
-            pin(&all, cpus)?;
+            pin(&everything(bench), cpus)?;
             for name in CASES {
                 let case = Case::named(name).context("a case")?;
                 let aim = sides::aim(&bench.lab, Side::Isthmus, case)?;
@@ -34,9 +30,14 @@ pub fn run(bench: &mut Bench, options: &Options) -> Result<Measured> {
             }
         }
     }
+    pin(&everything(bench), &(0..processors).collect::<Vec<_>>())?;
+    Ok(measured)
+}
+
+/// Agents, servers, and this process, whose clients inherit it.
+fn everything(bench: &mut Bench) -> Vec<u32> {
     let mut all = bench.agents();
     all.extend(bench.servers.iter().map(|server| server.id()));
     all.push(std::process::id());
-    pin(&all, &(0..processors).collect::<Vec<_>>())?;
-    Ok(measured)
+    all
 }

@@ -132,6 +132,15 @@ const fn connections(at_once: usize) -> Load {
     Load::Connections { at_once }
 }
 
+impl Place {
+    pub fn title(self) -> &'static str {
+        match self {
+            Place::Across => "across nodes",
+            Place::OneNode => "one node",
+        }
+    }
+}
+
 impl Case {
     pub fn named(name: &str) -> Option<&'static Case> {
         CASES.iter().find(|case| case.name == name)
@@ -139,10 +148,9 @@ impl Case {
 
     /// What it is outside of the tables of its layer.
     pub fn whole_title(&self) -> String {
-        match (self.layer, self.place) {
-            (Layer::Seven, _) => self.title.to_owned(),
-            (Layer::Four, Place::Across) => format!("layer 4 across nodes, {}", self.title),
-            (Layer::Four, Place::OneNode) => format!("layer 4 on one node, {}", self.title),
+        match self.layer {
+            Layer::Seven => self.title.to_owned(),
+            Layer::Four => format!("layer 4, {}: {}", self.place.title(), self.title),
         }
     }
 

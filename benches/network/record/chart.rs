@@ -52,9 +52,8 @@ pub fn all(figures: &Figures) -> [Chart; 3] {
 }
 
 fn title(case: &Case, metric: &str) -> String {
-    let place = if case.name.starts_with("node") { "one node" } else { "across nodes" };
     match (case.layer, metric) {
-        (Layer::Four, _) => format!("{place}, {}: {}", case.title, case.unit()),
+        (Layer::Four, _) => format!("{}, {}: {}", case.place.title(), case.title, case.unit()),
         (_, "cpu") => case.title.to_owned(),
         _ => format!("{}, {metric}", case.title),
     }

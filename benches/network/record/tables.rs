@@ -90,7 +90,7 @@ fn row_title(case: &Case, metrics: &[&str]) -> String {
     if case.layer == Layer::Seven {
         return case.title.to_owned();
     }
-    let place = if case.name.starts_with("node") { "one node" } else { "across nodes" };
+    let place = case.place.title();
     let unit = match metrics {
         ["rate"] => case.unit(),
         ["cpu"] if case.work() == "GiB" => "per GiB",
