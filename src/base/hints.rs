@@ -12,7 +12,7 @@ use super::fast::Seeded;
 #[derive(Clone, Debug)]
 pub struct Hints<T> {
     seed: Seeded,
-    /// None, or a power of two, at least twice as many as values: a search ends at a slot without a value.
+    /// None, or a power of two, at least four times as many as values: most searches for what is not there end at the first.
     slots: Box<[Slot<T>]>,
     filed: usize,
 }
@@ -22,6 +22,7 @@ pub struct Hints<T> {
 pub enum Key<'a> {
     Bytes(&'a [u8]),
     Texts(&'a str, &'a str),
+    Number(u64),
     Numbers(u128, u128),
 }
 
@@ -48,7 +49,7 @@ impl<T: Copy + Default> Hints<T> {
 
     /// Files one more value under a key.
     pub fn file(&mut self, key: Key<'_>, value: T) {
-        if self.slots.len() < 2 * (self.filed + 1) {
+        if self.slots.len() < 4 * (self.filed + 1) {
             let size = (2 * self.slots.len()).max(FEWEST);
             let before = std::mem::replace(&mut self.slots, vec![Slot::default(); size].into());
             before.into_iter().filter(|slot| slot.hash != 0).for_each(|slot| self.place(slot));
@@ -99,6 +100,7 @@ impl<T: Copy + Default> Hints<T> {
                 hasher.write(first.as_bytes());
                 hasher.write(second.as_bytes());
             }
+            Key::Number(number) => hasher.write_u64(number),
             Key::Numbers(first, second) => {
                 hasher.write_u128(first);
                 hasher.write_u128(second);

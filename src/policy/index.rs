@@ -179,7 +179,7 @@ impl Index {
             (Field::Source, Fits::In(block)) => self.sources.add(*block, span),
             (Field::Destination, Fits::In(block)) => self.destinations.add(*block, span),
             (Field::Port, Fits::Port(port)) => {
-                self.ports.file(HintKey::Numbers((*port).into(), 0), span);
+                self.ports.file(HintKey::Number((*port).into()), span);
             }
             (Field::Principal, _) => self.principals.add(fits, span),
             (Field::Namespace, _) => self.namespaces.add(fits, span),

@@ -58,7 +58,7 @@ fn destination(index: &Index, facts: &Facts<'_>, see: See<'_>) -> ControlFlow<()
     }
     if index.filed.ports {
         for port in facts.destination.ports() {
-            index.ports.find(HintKey::Numbers(port.into(), 0), &mut *see)?;
+            index.ports.find(HintKey::Number(port.into()), &mut *see)?;
         }
     }
     ControlFlow::Continue(())

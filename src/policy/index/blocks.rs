@@ -41,14 +41,22 @@ struct Block<A> {
 }
 
 /// An address as a number.
-trait Number:
-    Copy + Ord + Into<u128> + BitAnd<Output = Self> + BitXor<Output = Self> + Not<Output = Self>
-{
+trait Number: Copy + Ord + BitAnd<Output = Self> + BitXor<Output = Self> + Not<Output = Self> {
+    /// Of a block of this size that begins here.
+    fn key(self, mask: Self) -> HintKey<'static>;
 }
 
-impl Number for u32 {}
+impl Number for u32 {
+    fn key(self, mask: Self) -> HintKey<'static> {
+        HintKey::Number(u64::from(self) << u32::BITS | u64::from(mask))
+    }
+}
 
-impl Number for u128 {}
+impl Number for u128 {
+    fn key(self, mask: Self) -> HintKey<'static> {
+        HintKey::Numbers(self, mask)
+    }
+}
 
 impl<A> Default for Family<A> {
     fn default() -> Self {
@@ -101,23 +109,19 @@ impl<A: Number> Family<A> {
         }
         self.masks = masks;
         for block in std::mem::take(&mut self.nested.0) {
-            self.by_size.file(key(block.first, block.mask()), block.span);
+            self.by_size.file(block.first.key(block.mask()), block.span);
         }
     }
 
     fn find(&self, address: A, see: See<'_>) -> ControlFlow<()> {
         for mask in &self.masks {
-            self.by_size.find(key(address & *mask, *mask), &mut *see)?;
+            self.by_size.find((address & *mask).key(*mask), &mut *see)?;
         }
         if self.nested.0.is_empty() {
             return ControlFlow::Continue(());
         }
         self.nested.find(address, see)
     }
-}
-
-fn key<A: Number>(first: A, mask: A) -> HintKey<'static> {
-    HintKey::Numbers(first.into(), mask.into())
 }
 
 impl<A: Number> Block<A> {

@@ -251,25 +251,8 @@ fn candidate(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway) -> Candid
         for_workloads: true,
         outcome: Err(why.into()),
     };
-    if let Some(revision) = other_revision_of_gateway(cx.objects, cx.settings, key, gateway) {
-        if class == CLASS {
-            let reason = format!(
-                "{revision:?}, of the Gateway or its namespace, is none of our revisions (`revisions` in the settings), so that \
-                 this Gateway is no waypoint here, and traffic that is bound to it is refused"
-            );
-            cx.warn::<Gateway>(key, label_field(REVISION), reason);
-        }
-        return unusable(format!(
-            "the Gateway {key} belongs to the revision {revision:?} (istio.io/rev), which is none of ours (`revisions` in \
-             the settings)"
-        ));
-    }
-    if class != CLASS {
-        if nearest(&class.to_lowercase(), [CLASS].into_iter()).is_some() {
-            let reason = format!("{class:?} is not served by Isthmus; is {CLASS:?} meant?");
-            cx.warn::<Gateway>(key, "spec.gatewayClassName", reason);
-        }
-        return unusable(format!("the Gateway {key} is of class {class:?}, not {CLASS:?}"));
+    if let Err(why) = is_ours(cx, key, gateway) {
+        return unusable(why);
     }
     let of_class = cx.objects.get::<GatewayClass>(&ObjectKey::new("", CLASS));
     let of_class = of_class.and_then(|class| label(&class.metadata, WAYPOINT_FOR));
@@ -310,6 +293,32 @@ fn candidate(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway) -> Candid
     let waypoint = Waypoint { key, class, identity, for_services, for_workloads, names_clients };
     let outcome = Ok(Usable { waypoint: Arc::new(waypoint), allowed });
     Candidate { for_services, for_workloads, outcome }
+}
+
+/// Else, whose it is.
+fn is_ours(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway) -> Result<(), String> {
+    let class = gateway.spec.gateway_class_name.as_str();
+    if let Some(revision) = other_revision_of_gateway(cx.objects, cx.settings, key, gateway) {
+        if class == CLASS {
+            let reason = format!(
+                "{revision:?}, of the Gateway or its namespace, is none of our revisions (`revisions` in the settings), so that \
+                 this Gateway is no waypoint here, and traffic that is bound to it is refused"
+            );
+            cx.warn::<Gateway>(key, label_field(REVISION), reason);
+        }
+        return Err(format!(
+            "the Gateway {key} belongs to the revision {revision:?} (istio.io/rev), which is none of ours (`revisions` in \
+             the settings)"
+        ));
+    }
+    if class != CLASS {
+        if nearest(&class.to_lowercase(), [CLASS].into_iter()).is_some() {
+            let reason = format!("{class:?} is not served by Isthmus; is {CLASS:?} meant?");
+            cx.warn::<Gateway>(key, "spec.gatewayClassName", reason);
+        }
+        return Err(format!("the Gateway {key} is of class {class:?}, not {CLASS:?}"));
+    }
+    Ok(())
 }
 
 /// By the Gateway's annotation, else that of its class.
