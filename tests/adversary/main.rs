@@ -32,6 +32,7 @@ mod issued;
 mod jwks;
 mod jwt;
 mod lies;
+mod limits;
 mod recorder;
 mod removal;
 mod rules;
