@@ -82,10 +82,10 @@ data:
 ";
 
 /// What came to ports that the registry does not have: the port and the client.
-type Seen = Arc<Mutex<Vec<(u16, IpAddr)>>>;
+pub(crate) type Seen = Arc<Mutex<Vec<(u16, IpAddr)>>>;
 
 /// Answers each request with 200 and the port that it came to.
-fn listen(at: &Namespace, address: &str, seen: &Seen) -> Result<()> {
+pub(crate) fn listen(at: &Namespace, address: &str, seen: &Seen) -> Result<()> {
     let listener = at.run(|| TcpListener::bind(address))??;
     let (port, seen) = (listener.local_addr()?.port(), seen.clone());
     thread::spawn(move || {

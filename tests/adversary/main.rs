@@ -22,15 +22,18 @@ mod costs;
 mod capture;
 mod early;
 mod egress;
+mod expressions;
 mod floods;
 #[path = "../support/frames.rs"]
 mod frames;
+mod gateways;
 mod http;
 mod identity;
 #[path = "../support/issued.rs"]
 mod issued;
 mod jwks;
 mod jwt;
+mod led;
 mod lies;
 mod limits;
 mod recorder;
@@ -45,7 +48,10 @@ mod telemetry;
 mod tokens;
 mod traffic;
 mod tunnels;
+#[path = "../support/upstream.rs"]
+mod upstream;
 mod ways;
+mod wildcards;
 
 mod memory;
 mod unread;

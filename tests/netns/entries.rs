@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::dns::Upstream;
 use crate::support::lab::agents::administer;
 use crate::support::lab::manifests::Key;
 use crate::support::lab::netns::Namespace;
 use crate::support::lab::{Lab, private, wait};
+use crate::upstream::Upstream;
 use crate::{bookinfo, captured_in, settle};
 
 /// The machine that joins the nodes: an address that is none of a pod's.

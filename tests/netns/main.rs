@@ -56,6 +56,8 @@ mod streaming;
 mod takeover;
 mod tracing;
 mod traffic;
+#[path = "../support/upstream.rs"]
+mod upstream;
 mod virtual_services;
 mod wildcards;
 

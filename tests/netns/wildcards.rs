@@ -16,9 +16,9 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
 };
 
-use crate::dns::Upstream;
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, private, wait};
+use crate::upstream::Upstream;
 use crate::{bookinfo, captured_in, settle};
 
 /// The machine that joins the nodes.

@@ -1,0 +1,74 @@
+//! Regular expressions of a namespace that are small to write and large to compile, in every kind of object that has some: what agents
+//! hold of them, and what becomes of everybody else meanwhile.
+
+use anyhow::{Result, ensure};
+
+use crate::memory::{DETAILS, agents, all};
+use crate::support::lab::manifests::Key;
+use crate::support::lab::wait;
+use crate::{besieged, settle};
+
+/// Some 100 KiB each: unbounded, these would be gigabytes.
+const HEAVY: &str = r"/(\\w+)/\\w+/(\\w+)/\\w+";
+const OBJECTS: usize = 60;
+const IN_EACH: usize = 400;
+/// What the expressions of a namespace may take together in an agent, of which the compiled forms are less, and as much again for what
+/// reading them leaves behind, in KiB.
+const AT_MOST: u64 = 128 * 1024;
+
+/// A VirtualService whose rules match by as many expressions.
+fn virtual_service(name: &str, host: &str, count: usize) -> String {
+    let rules: Vec<_> = (0..count)
+        .map(|at| {
+            format!(
+                "{{match: [{{uri: {{regex: \"{HEAVY}/{at}\"}}}}], directResponse: {{status: 418}}}}"
+            )
+        })
+        .collect();
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}, namespace: evil}}\n\
+         spec: {{hosts: [{host}], http: [{}]}}\n---\n",
+        rules.join(", ")
+    )
+}
+
+#[test]
+fn expressions_of_a_namespace_cost_no_more_than_it_may_have() -> Result<()> {
+    let mut lab = besieged(&[])?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    let agents = agents(&mut lab);
+    let before = all(&agents)?;
+    // Each is beyond what an object may have, and then a namespace's worth of those that are not.
+    let many: String = (0..OBJECTS)
+        .map(|at| virtual_service(&format!("heavy-{at}"), &format!("h-{at}.example"), IN_EACH))
+        .collect();
+    let some: String = (0..4 * OBJECTS)
+        .map(|at| virtual_service(&format!("light-{at}"), &format!("l-{at}.example"), 8))
+        .collect();
+    lab.manifests.apply(&(many + &some))?;
+    let complaints = |lab: &crate::support::lab::Lab| -> Result<(usize, usize)> {
+        let answer = crate::support::lab::agents::administer(lab.node("node-a")?, &[], "/status")?;
+        let of_object = answer.body.matches("the regular expressions of this object").count();
+        Ok((of_object, answer.body.matches("the regular expressions of the namespace").count()))
+    };
+    wait::until("what is too much to be refused", || {
+        let (of_object, of_namespace) = complaints(&lab)?;
+        Ok((of_object >= OBJECTS && of_namespace > 0).then_some(()))
+    })?;
+    for client in ["curl", "productpage-v1"] {
+        let answer = lab.curl(client, &[DETAILS])?;
+        ensure!(answer.status == 200, "{client}: {answer:?}");
+    }
+    let held = all(&agents)?;
+    for (before, held) in before.iter().zip(&held) {
+        ensure!(held.saturating_sub(*before) < AT_MOST, "{before} KiB before, {held} KiB now");
+    }
+    // Others' changes are carried out meanwhile.
+    let closed = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                  metadata: {name: nobody, namespace: bookinfo}\nspec: {}\n---\n";
+    lab.manifests.apply(closed)?;
+    settle(&lab, "curl", &[DETAILS], 0)?;
+    lab.manifests.delete(&Key::new("AuthorizationPolicy", "bookinfo", "nobody"))?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    Ok(())
+}
