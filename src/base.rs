@@ -44,7 +44,7 @@ pub use note::{PolicyEffect, PolicyNote};
 pub use panics::{caught, panic_text};
 pub use places::{Place, Places};
 pub use reason::Reason;
-pub use regex::{MAX_WEIGHT, Regex, RegexError, metered, weight_of_regexes};
+pub use regex::{MAX_WEIGHT, Regex, RegexError, Regexes, metered, regexes_so_far};
 pub use retry_budget::{InProgress, LeastRetries, RetryBudget, Spent};
 pub use room::{Held, Need, Room, Rooms};
 pub use seldom::Seldom;

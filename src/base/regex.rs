@@ -4,15 +4,18 @@
 //! costs its compiled form, and what each thread that searches with it keeps: the states of the automaton that it has met, as far as
 //! they fit, and what it works with. Both are known when it is compiled, so that every expression has a weight in bytes; one that is
 //! heavier than [`MAX_WEIGHT`] is none. What the expressions of one object weigh together is counted while the object is read
-//! ([`metered`]), before it costs anything.
+//! ([`metered`]), before it costs anything. They are compiled for good when the object is in force ([`Regexes::take_up`]), so that one
+//! that is not takes no more than what was written, and neither do thousands that are read at once.
 //!
 //! A search takes time in proportion to the text. Where the states do not fit, the automaton is simulated, and takes time in proportion
 //! to its size as well, which is bounded for that reason too.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use regex_automata::meta::{self, Config};
 use regex_automata::nfa::thompson::WhichCaptures;
 use regex_automata::util::captures::Captures;
@@ -38,8 +41,19 @@ const MAX_GROUPS: usize = 32;
 pub struct Regex(Arc<Compiled>);
 
 struct Compiled {
-    regex: meta::Regex,
+    /// None while its object is not in force.
+    form: ArcSwapOption<meta::Regex>,
     written: Str,
+    captures: WhichCaptures,
+    groups: usize,
+}
+
+/// The expressions of one object.
+#[derive(Clone, Debug, Default)]
+pub struct Regexes {
+    all: Vec<Regex>,
+    /// What they weigh together, in bytes.
+    weight: usize,
 }
 
 /// Why a text is no expression.
@@ -73,40 +87,52 @@ impl Regex {
     }
 
     fn compile(text: &str, whole: &str, groups: WhichCaptures) -> Result<Self, RegexError> {
-        let meter = METER.get();
-        if let Some(Meter { spent, budget }) = meter
-            && spent >= budget
-        {
-            return Err(RegexError::Budget(budget));
-        }
-        let config = Config::new()
-            .which_captures(groups)
-            .nfa_size_limit(Some(MAX_AUTOMATON))
-            .hybrid_cache_capacity(MET)
-            .onepass_size_limit(Some(MET))
-            .dfa(false)
-            .backtrack(false);
-        let built = meta::Regex::builder().configure(config).build(whole);
-        let regex = built.map_err(|error| match (error.size_limit(), error.syntax_error()) {
-            (Some(_), _) => large(text),
-            (None, Some(error)) => unreadable(text, last_line(error)),
-            (None, None) => unreadable(text, last_line(&error)),
+        METER.with_borrow(|meter| match meter {
+            Some(Meter { read, budget }) if read.weight >= *budget => {
+                Err(RegexError::Budget(*budget))
+            }
+            _ => Ok(()),
         })?;
-        if matches!(groups, WhichCaptures::All) && regex.captures_len() > MAX_GROUPS {
+        let form = build(whole, groups).map_err(|error| {
+            match (error.size_limit(), error.syntax_error()) {
+                (Some(_), _) => large(text),
+                (None, Some(error)) => unreadable(text, last_line(error)),
+                (None, None) => unreadable(text, last_line(&error)),
+            }
+        })?;
+        if matches!(groups, WhichCaptures::All) && form.captures_len() > MAX_GROUPS {
             let why = format!("it has more than {} groups", MAX_GROUPS - 1);
             return Err(unreadable(text, why));
         }
-        let weight = weigh(&regex);
+        let weight = weigh(&form);
         if weight > MAX_WEIGHT {
             return Err(large(text));
         }
-        if let Some(Meter { spent, budget }) = meter {
-            METER.set(Some(Meter { spent: spent.saturating_add(weight), budget }));
-            if spent + weight > budget {
-                return Err(RegexError::Budget(budget));
-            }
+        let regex = Self(Arc::new(Compiled {
+            form: ArcSwapOption::empty(),
+            written: whole.into(),
+            captures: groups,
+            groups: form.captures_len(),
+        }));
+        METER.with_borrow_mut(|meter| {
+            let Some(Meter { read, budget }) = meter else {
+                regex.0.form.store(Some(Arc::new(form)));
+                return Ok(());
+            };
+            read.weight = read.weight.saturating_add(weight);
+            read.all.push(regex.clone());
+            if read.weight > *budget { Err(RegexError::Budget(*budget)) } else { Ok(()) }
+        })?;
+        Ok(regex)
+    }
+
+    /// Asks something of the compiled form. `None` cannot be: what was laid down has been compiled before. A request that began when
+    /// its object was in force compiles it for itself.
+    fn with<T>(&self, ask: impl FnOnce(&meta::Regex) -> T) -> Option<T> {
+        if let Some(form) = &*self.0.form.load() {
+            return Some(ask(form));
         }
-        Ok(Self(Arc::new(Compiled { regex, written: whole.into() })))
+        self.0.again().as_ref().map(ask)
     }
 
     /// As it was compiled.
@@ -116,25 +142,68 @@ impl Regex {
 
     /// Whether it matches somewhere in the text.
     pub fn is_match(&self, text: &str) -> bool {
-        self.0.regex.is_match(text)
+        self.with(|form| form.is_match(text)).unwrap_or_default()
     }
 
     /// Whether it matches the whole text. Alternatives are tried leftmost first, so that [`Regex::whole`] anchors; this refuses a
     /// match that is not anchored.
     pub fn is_whole(&self, text: &str) -> bool {
-        let found = self.0.regex.find(text);
+        let found = self.with(|form| form.find(text)).flatten();
         found.is_some_and(|found| found.range() == (0..text.len()))
     }
 
     /// How many groups it has, with the whole match.
     pub fn groups(&self) -> usize {
-        self.0.regex.captures_len()
+        self.0.groups
     }
 
-    /// All matches, with their groups.
-    pub fn captures<'t>(&'t self, text: &'t str) -> impl Iterator<Item = Captures> + 't {
-        self.0.regex.captures_iter(text)
+    /// Shows all matches, with their groups, until `see` has enough of them.
+    pub fn captures(&self, text: &str, see: impl FnMut(Captures) -> ControlFlow<()>) {
+        self.with(|form| _ = form.captures_iter(text).try_for_each(see));
     }
+}
+
+impl Compiled {
+    fn again(&self) -> Option<meta::Regex> {
+        build(&self.written, self.captures).ok()
+    }
+}
+
+impl Regexes {
+    /// In bytes, while they are compiled.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Gives up the compiled forms.
+    pub fn lay_down(&self) {
+        self.all.iter().for_each(|regex| regex.0.form.store(None));
+    }
+
+    #[cfg(test)]
+    pub fn are_laid_down(&self) -> bool {
+        self.all.iter().all(|regex| regex.0.form.load().is_none())
+    }
+
+    /// Compiles those that are laid down, so that no request has to.
+    pub fn take_up(&self) {
+        for Regex(regex) in &self.all {
+            if regex.form.load().is_none() {
+                regex.form.store(regex.again().map(Arc::new));
+            }
+        }
+    }
+}
+
+fn build(whole: &str, captures: WhichCaptures) -> Result<meta::Regex, Box<meta::BuildError>> {
+    let config = Config::new()
+        .which_captures(captures)
+        .nfa_size_limit(Some(MAX_AUTOMATON))
+        .hybrid_cache_capacity(MET)
+        .onepass_size_limit(Some(MET))
+        .dfa(false)
+        .backtrack(false);
+    meta::Regex::builder().configure(config).build(whole).map_err(Box::new)
 }
 
 /// What it takes, in bytes: the compiled form, and what a thread keeps when it has met as many states as fit.
@@ -186,33 +255,33 @@ impl fmt::Debug for Regex {
     }
 }
 
-/// What the expressions of an object weigh, as far as it was read.
-#[derive(Clone, Copy)]
+/// The expressions of an object, as far as it was read.
 struct Meter {
-    spent: usize,
+    read: Regexes,
     budget: usize,
 }
 
 thread_local! {
     /// Readers are called by serde, which passes nothing on to them.
-    static METER: Cell<Option<Meter>> = const { Cell::new(None) };
+    static METER: RefCell<Option<Meter>> = const { RefCell::new(None) };
 }
 
-/// Reads an object, all of whose expressions may weigh `budget` bytes. No more are compiled than that and one.
+/// Reads an object, all of whose expressions may weigh `budget` bytes. No more are compiled than that and one, and none of them stays
+/// so before it is taken up.
 pub fn metered<T>(budget: usize, read: impl FnOnce() -> T) -> T {
     struct Before(Option<Meter>);
     impl Drop for Before {
         fn drop(&mut self) {
-            METER.set(self.0);
+            METER.replace(self.0.take());
         }
     }
-    let _before = Before(METER.replace(Some(Meter { spent: 0, budget })));
+    let _before = Before(METER.replace(Some(Meter { read: Regexes::default(), budget })));
     read()
 }
 
-/// What the expressions of the object weigh that is being read.
-pub fn weight_of_regexes() -> usize {
-    METER.get().map_or(0, |meter| meter.spent)
+/// The expressions of the object that is being read, for it to keep.
+pub fn regexes_so_far() -> Regexes {
+    METER.with_borrow(|meter| meter.as_ref().map(|meter| meter.read.clone()).unwrap_or_default())
 }
 
 #[cfg(test)]

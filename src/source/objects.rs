@@ -109,7 +109,7 @@ use serde_json::Value;
 
 pub use crate::base::schema::FieldError;
 
-use crate::base::{MAX_WEIGHT, ObjectKey, metered, weight_of_regexes};
+use crate::base::{MAX_WEIGHT, ObjectKey, Regexes, metered, regexes_so_far};
 use crate::filter::{self, PolicySpec};
 use schema::telemetry_policy::TELEMETRY_POLICY;
 use schema::{gateway_api, istio};
@@ -146,9 +146,8 @@ pub struct Resource<S> {
     pub spec: S,
     #[serde(default, rename = "status")]
     _status: IgnoredAny,
-    /// What its regular expressions weigh, in bytes.
-    #[serde(skip, default = "weight_of_regexes")]
-    weight: usize,
+    #[serde(skip, default = "regexes_so_far")]
+    regexes: Regexes,
 }
 
 /// What the regular expressions of one object may weigh, in bytes. Every agent holds those of all objects.
@@ -530,17 +529,22 @@ pub const WITH_REGEXES: [Kind; 5] =
     [Kind::HTTPRoute, Kind::GRPCRoute, Kind::TrafficPolicy, Kind::VirtualService, Kind::Telemetry];
 
 impl Object {
-    /// What its regular expressions weigh, in bytes, and when it was created.
-    pub fn weight(&self) -> (usize, i64) {
-        let (weight, metadata) = match self {
-            Object::HTTPRoute(it) => (it.weight, &it.metadata),
-            Object::GRPCRoute(it) => (it.weight, &it.metadata),
-            Object::TrafficPolicy(it) => (it.weight, &it.metadata),
-            Object::VirtualService(it) => (it.weight, &it.metadata),
-            Object::Telemetry(it) => (it.weight, &it.metadata),
-            _ => return (0, 0),
+    /// Its regular expressions, and when it was created; `None` for a kind without such.
+    pub fn regexes(&self) -> Option<(&Regexes, i64)> {
+        let (regexes, metadata) = match self {
+            Object::HTTPRoute(it) => (&it.regexes, &it.metadata),
+            Object::GRPCRoute(it) => (&it.regexes, &it.metadata),
+            Object::TrafficPolicy(it) => (&it.regexes, &it.metadata),
+            Object::VirtualService(it) => (&it.regexes, &it.metadata),
+            Object::Telemetry(it) => (&it.regexes, &it.metadata),
+            _ => return None,
         };
-        (weight, created(metadata))
+        Some((regexes, created(metadata)))
+    }
+
+    /// What they weigh, in bytes.
+    pub fn weight(&self) -> usize {
+        self.regexes().map_or(0, |(regexes, _)| regexes.weight())
     }
 }
 

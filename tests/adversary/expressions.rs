@@ -39,13 +39,14 @@ fn expressions_of_a_namespace_cost_no_more_than_it_may_have() -> Result<()> {
     let agents = agents(&mut lab);
     let before = all(&agents)?;
     // Each is beyond what an object may have, and then a namespace's worth of those that are not.
-    let many: String = (0..OBJECTS)
-        .map(|at| virtual_service(&format!("heavy-{at}"), &format!("h-{at}.example"), IN_EACH))
-        .collect();
-    let some: String = (0..4 * OBJECTS)
-        .map(|at| virtual_service(&format!("light-{at}"), &format!("l-{at}.example"), 8))
-        .collect();
-    lab.manifests.apply(&(many + &some))?;
+    for at in 0..OBJECTS {
+        let many = virtual_service(&format!("heavy-{at}"), &format!("h-{at}.example"), IN_EACH);
+        lab.manifests.apply(&many)?;
+    }
+    for at in 0..4 * OBJECTS {
+        let some = virtual_service(&format!("light-{at}"), &format!("l-{at}.example"), 8);
+        lab.manifests.apply(&some)?;
+    }
     let complaints = |lab: &crate::support::lab::Lab| -> Result<(usize, usize)> {
         let answer = crate::support::lab::agents::administer(lab.node("node-a")?, &[], "/status")?;
         let of_object = answer.body.matches("the regular expressions of this object").count();

@@ -50,7 +50,7 @@ fn no_service_of_another_namespace_takes_what_gateways_send() -> Result<()> {
     lab.manifests.apply(&service("claimed", "10.96.66.7", labels, &pod.to_string()))?;
     lab.manifests.label(&Key::new("Pod", "default", "curl"), &[GATEWAY])?;
     // Whoever calls it is led there.
-    settle(&lab, "curl", &["http://claimed.evil:9080/by-name"], 200)?;
+    settle(&lab, "curl", &["http://10.96.66.7:9080/by-name"], 200)?;
     ensure!(catcher.take().contains("get /by-name"), "the attacker's rule is in force");
     for number in 0..10 {
         let answer = lab.curl("curl", &[&format!("http://{pod}:{PORT}/details/{number}")])?;

@@ -65,25 +65,26 @@ fn nobody_who_is_called_leads_connections_in_the_callers_name() -> Result<()> {
     let waypoint = "evil/sa/waypoint";
     let mut lab = besieged(&[&evil, LURES, &only(&[CURL, waypoint])])?;
     // Whom the victim lets in by the attacker's own waypoint may be led there.
-    settle(&lab, "curl", &["http://lure.evil:9080/headers/permitted"], 200)?;
-    settle(&lab, "curl", &["http://routed.evil:9080/headers/permitted"], 200)?;
-    let open = |to: &str| -> Result<Raw> {
-        let mut open = Raw::connect(&lab, "curl", to.parse()?)?;
+    settle(&lab, "curl", &["http://lure.evil:9080/headers?permitted"], 200)?;
+    settle(&lab, "curl", &["http://routed.evil:9080/headers?permitted"], 200)?;
+    let open = |namespace: &str, name: &str| -> Result<Raw> {
+        let mut open = Raw::connect(&lab, "curl", lab.service(namespace, name)?[0])?;
         open.send(b"GET /details/0 HTTP/1.1\r\nHost: lure\r\n\r\n")?;
-        ensure!(open.head().starts_with("HTTP/1.1 200"), "{to}");
+        let head = open.head();
+        ensure!(head.starts_with("HTTP/1.1 200"), "{name}: {head}");
         Ok(open)
     };
-    let led = ["10.96.66.4", "10.96.66.6"].map(open);
-    let mut direct = open(&lab.service("bookinfo", "details")?[0].to_string())?;
+    let led = ["lure", "routed"].map(|name| open("evil", name));
+    let mut direct = open("bookinfo", "details")?;
     lab.manifests.apply(&only(&[CURL]))?;
     for (open, name) in led.into_iter().zip(["lure", "routed"]) {
         let mut open = open?;
         wait::until("the connection to be cut", || Ok(open.is_over().then_some(())))?;
-        settle(&lab, "curl", &[&format!("http://{name}.evil:9080/headers/led")], 0)?;
+        settle(&lab, "curl", &[&format!("http://{name}.evil:9080/headers?led")], 0)?;
     }
     for name in ["lure", "bare", "routed"] {
         for _ in 0..3 {
-            let led = lab.curl("curl", &[&format!("http://{name}.evil:9080/headers/led")])?;
+            let led = lab.curl("curl", &[&format!("http://{name}.evil:9080/headers?led")])?;
             ensure!(led.status == 0, "{name}: {led:?}");
         }
     }
@@ -91,8 +92,8 @@ fn nobody_who_is_called_leads_connections_in_the_callers_name() -> Result<()> {
     ensure!(!direct.is_over(), "the client's own connection goes on");
     settle(&lab, "curl", &[DETAILS], 200)?;
     let log = lab.pod_log(VICTIM)?;
-    ensure!(log.contains("/headers/permitted"), "the log shows what it saw: {log}");
-    ensure!(!log.contains("/headers/led"), "the victim saw {log}");
+    ensure!(log.contains("/headers?permitted"), "the log shows what it saw: {log}");
+    ensure!(!log.contains("/headers?led"), "the victim saw {log}");
     // The rule is the attacker's own clients' own.
     lab.manifests.apply(&only(&["evil/sa/attacker"]))?;
     for name in ["lure", "bare", "routed"] {

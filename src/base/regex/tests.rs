@@ -26,7 +26,7 @@ fn what_an_expression_costs_is_bounded() {
         for read in [Regex::whole(text), Regex::anywhere(text)] {
             assert_eq!(read.is_ok(), is_taken, "{shown}: {read:?}");
             let Ok(regex) = read else { continue };
-            let weight = weigh(&regex.0.regex);
+            let weight = regex.with(weigh).unwrap();
             assert!(weight <= MAX_WEIGHT, "{shown}: {weight}");
         }
     }
@@ -47,7 +47,8 @@ fn no_search_keeps_more_than_was_weighed() {
         &"(?:a|b|c|d)?".repeat(300),
     ] {
         let regex = Regex::whole(text).unwrap();
-        let (meta, weight) = (&regex.0.regex, weigh(&regex.0.regex));
+        let loaded = regex.0.form.load();
+        let (meta, weight) = (loaded.as_ref().unwrap(), regex.with(weigh).unwrap());
         let mut cache = meta.create_cache();
         let mut random = fastrand::Rng::with_seed(7);
         for length in [10, 100, 10_000] {
@@ -68,7 +69,7 @@ fn all_expressions_of_an_object_are_counted() {
     let one = || Regex::whole("/a/[0-9]+").map(|_| ());
     let weight = metered(usize::MAX, || {
         one().unwrap();
-        weight_of_regexes()
+        regexes_so_far().weight()
     });
     assert!(weight > 0);
     for (budget, count) in [(0, 0), (weight - 1, 0), (weight, 1), (3 * weight + 1, 3)] {
@@ -78,7 +79,7 @@ fn all_expressions_of_an_object_are_counted() {
         assert_eq!(error, Some(RegexError::Budget(budget)));
     }
     // One object's weight is not another's, nor is what is compiled beside.
-    assert_eq!(weight_of_regexes(), 0);
+    assert_eq!(regexes_so_far().weight(), 0);
     metered(weight, || {
         assert_eq!(metered(weight, one), Ok(()));
         assert_eq!(one(), Ok(()));
@@ -102,4 +103,32 @@ fn whole_texts_are_matched_whole() {
     }
     let regex = Regex::anywhere("b").unwrap();
     assert!(regex.is_match("abc") && !regex.is_whole("abc") && !regex.is_match("ac"));
+}
+
+/// What is laid down takes no more than its text, means the same to whoever still uses it, and can be taken up again.
+#[test]
+fn what_is_laid_down_is_not_held_and_means_the_same() {
+    let read = metered(usize::MAX, || {
+        let all = [Regex::whole("a+").unwrap(), Regex::with_groups("(b)c").unwrap()];
+        (all, regexes_so_far())
+    });
+    let ([whole, groups], all) = read;
+    let held = || [&whole, &groups].map(|regex| regex.0.form.load().is_some());
+    let means_the_same = || {
+        assert!(whole.is_whole("aa") && !whole.is_whole("ab") && groups.groups() == 2);
+        let mut found = Vec::new();
+        groups.captures("bc bc", |captures| {
+            found.push(captures.get_group(1).unwrap().range());
+            ControlFlow::Continue(())
+        });
+        assert_eq!(found, [0..1, 3..4]);
+    };
+    for _ in 0..2 {
+        means_the_same();
+        assert_eq!(held(), [false; 2], "no request takes them up for others");
+        all.take_up();
+        assert_eq!(held(), [true; 2]);
+        means_the_same();
+        all.lay_down();
+    }
 }

@@ -1,6 +1,7 @@
 //! `rewrite` (Istio, HTTPRewrite): what is forwarded instead.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery};
@@ -153,9 +154,9 @@ impl Pattern {
     /// `None`: nothing matches, or what comes out is too long.
     fn replace(&self, path: &str) -> Option<String> {
         let (mut new, mut end) = (String::new(), 0);
-        for captures in self.regex.captures(path) {
-            let found = captures.get_group(0)?;
-            new.push_str(path.get(end..found.start)?);
+        self.regex.captures(path, |captures| {
+            let Some(found) = captures.get_group(0) else { return ControlFlow::Break(()) };
+            new.push_str(path.get(end..found.start).unwrap_or_default());
             for piece in &self.with {
                 let text = match piece {
                     Piece::Text(text) => Some(text.as_str()),
@@ -165,11 +166,9 @@ impl Pattern {
                 };
                 new.push_str(text.unwrap_or_default());
             }
-            if new.len() > LONGEST {
-                return None;
-            }
             end = found.end;
-        }
+            if new.len() > LONGEST { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
         new.push_str(path.get(end..)?);
         (new.len() <= LONGEST && new != path).then_some(new)
     }

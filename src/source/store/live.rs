@@ -45,11 +45,17 @@ impl Objects {
             let mut near = after.chain(before).filter_map(|(_, held)| Pod::of(&held.object));
             near.any(|other| pod.share(other));
         }
-        let (weight, _) = object.weight();
+        let weight = object.weight();
         let held = Held { object: Arc::new(object), origin, invalid: false, over: false };
         let namespace = id.1.namespace.clone();
-        let before = self.held.insert(id, held);
-        self.reweigh(&namespace, before.as_ref(), weight)
+        let before = self.held.insert(id.clone(), held);
+        let changed = self.reweigh(&namespace, before.as_ref(), weight);
+        if weight > 0
+            && let Some(held) = self.held.get(&id).filter(|held| !held.over)
+        {
+            held.object.regexes().into_iter().for_each(|(regexes, _)| regexes.take_up());
+        }
+        changed
     }
 
     /// The object is deleted. What is no more as it was: the object itself where anything was known of it, and others that are in

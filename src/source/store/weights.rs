@@ -24,7 +24,7 @@ impl Objects {
         before: Option<&Held>,
         weight: usize,
     ) -> Vec<Id> {
-        let before = before.map_or(0, |held| held.object.weight().0);
+        let before = before.map_or(0, |held| held.object.weight());
         if before == 0 && weight == 0 {
             return Vec::new();
         }
@@ -44,17 +44,17 @@ impl Objects {
         self.weights = BTreeMap::new();
         for ((_, key), held) in &mut self.held {
             held.over = false;
-            let (weight, _) = held.object.weight();
+            let weight = held.object.weight();
             if weight > 0 {
                 *self.weights.entry(key.namespace.clone()).or_default() += weight;
             }
         }
-        let heavy = self.weights.iter().filter(|(_, weight)| **weight > OF_NAMESPACE);
-        let heavy: Vec<Str> = heavy.map(|(namespace, _)| namespace.clone()).collect();
-        heavy.iter().for_each(|namespace| _ = self.admit(namespace));
+        let with_some: Vec<Str> = self.weights.keys().cloned().collect();
+        with_some.iter().for_each(|namespace| _ = self.admit(namespace));
     }
 
-    /// Decides which objects of the namespace are in force, the oldest first. Returns those of which that has changed.
+    /// Decides which objects of the namespace are in force, the oldest first. The expressions of the others are laid down, so that no
+    /// number of them takes more memory than what is written in them. Returns those of which that has changed.
     fn admit(&mut self, namespace: &Str) -> Vec<Id> {
         let mut candidates = Vec::new();
         for kind in WITH_REGEXES {
@@ -62,7 +62,8 @@ impl Objects {
             let own = self.held.range(first..);
             let own = own.take_while(|((of, key), _)| *of == kind && key.namespace == *namespace);
             candidates.extend(own.filter_map(|((_, key), held)| {
-                let (weight, created) = held.object.weight();
+                let (regexes, created) = held.object.regexes()?;
+                let weight = regexes.weight();
                 (weight > 0).then(|| (created, key.clone(), kind, weight))
             }));
         }
@@ -74,9 +75,15 @@ impl Objects {
                 total += weight;
             }
             let id = (kind, key);
-            let Some(held) = self.held.get_mut(&id).filter(|held| held.over != over) else {
+            let Some(held) = self.held.get_mut(&id) else { continue };
+            match held.object.regexes() {
+                Some((regexes, _)) if over => regexes.lay_down(),
+                Some((regexes, _)) => regexes.take_up(),
+                None => {}
+            }
+            if held.over == over {
                 continue;
-            };
+            }
             held.over = over;
             let origin = held.origin.clone();
             match over {

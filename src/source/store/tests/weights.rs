@@ -33,7 +33,7 @@ fn route(key: &str, second: usize, count: usize) -> Value {
 
 /// What one of them weighs.
 fn weight() -> usize {
-    Kind::HTTPRoute.read(&route("shop/r", 0, 1)).unwrap().weight().0
+    Kind::HTTPRoute.read(&route("shop/r", 0, 1)).unwrap().weight()
 }
 
 fn id(key: &str) -> Id {
@@ -101,8 +101,10 @@ fn an_object_with_too_many_expressions_is_refused() {
         (
             Kind::TrafficPolicy,
             json!({"targetRefs": target, "rateLimit": {"limits": many(&|_| json!({
-                "local": {"requests": 1, "interval": "1s"},
-                "matches": [{"path": {"type": "RegularExpression", "value": HEAVY}}],
+                "local": {
+                    "requests": 1, "interval": "1s",
+                    "matches": [{"path": {"type": "RegularExpression", "value": HEAVY}}],
+                },
             }))}}),
             "spec",
         ),
@@ -133,6 +135,15 @@ fn an_object_that_gets_too_many_keeps_its_last_good_version() {
     assert!(objects.complaints()[0].reason.contains("last good version"));
 }
 
+/// What is not in force takes no more than what is written, and what is in force waits for nothing.
+fn held_alone_are_compiled(objects: &Objects) {
+    for (id, held) in &objects.held {
+        if let Some((regexes, _)) = held.object.regexes().filter(|(it, _)| it.weight() > 0) {
+            assert_eq!(regexes.are_laid_down(), held.over, "{id:?}");
+        }
+    }
+}
+
 /// The youngest objects of the namespace that has too many, whatever the order in which they are heard of, and nobody else's.
 #[test]
 fn the_youngest_objects_of_a_namespace_are_left_out() {
@@ -158,6 +169,7 @@ fn the_youngest_objects_of_a_namespace_are_left_out() {
         let mut now = names(&objects);
         now.sort();
         assert_eq!(now, in_force, "{reversed}");
+        held_alone_are_compiled(&objects);
         // Each that was in force before it was left out, or the other way round, is told of.
         assert!(changed.len() >= 3, "{changed:?}");
         let told = objects.complaints();
@@ -170,6 +182,7 @@ fn the_youngest_objects_of_a_namespace_are_left_out() {
         changed.sort();
         assert_eq!(changed, [id("shop/r-000"), id(&format!("shop/r-{fit:03}"))]);
         assert_eq!(objects.complaints().len(), 2);
+        held_alone_are_compiled(&objects);
         // One that gets heavier may push out younger ones, and not older ones.
         let heavier = route(&format!("shop/r-{fit:03}"), fit, each + 1);
         apply(&mut objects, &heavier);
@@ -189,6 +202,7 @@ fn files_have_the_same_budget() {
         (0..fit + 2).map(|at| route(&format!("shop/r-{at:03}"), at, each).to_string()).collect();
     let objects = after(&[&[("x.yaml", text.join("\n---\n"))]]);
     assert_eq!(names(&objects).len(), fit);
+    held_alone_are_compiled(&objects);
     assert_eq!(objects.complaints().len(), 2, "{:?}", objects.complaints());
     // Read again, over the set that they gave.
     let states =
