@@ -1,7 +1,7 @@
 //! Fuzz targets of every parser of untrusted bytes. A target is a function of bytes that panics if an invariant is
 //! violated. Each room keeps its targets beside its parsers (`<room>/fuzz.rs`); this file lists them. `fuzz/` is the
 //! fuzzer, `scripts/fuzz` runs it, and `fuzz/corpus` keeps the seeds: small handwritten ones, and inputs that fuzzers
-//! found. The tests here run these on every build.
+//! found. The tests here run these on every build, and inputs near them; `scripts/fuzz` follows the coverage, for hours.
 //!
 //! A new parser gets a target here, and seeds. Release builds do not contain this room (the feature `fuzzing`).
 
@@ -61,27 +61,78 @@ pub const TARGETS: [Target; 29] = [
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use super::*;
+
+    /// Inputs near the seeds that each build tries, of each target.
+    const MUTATIONS: usize = 400;
+
+    /// What stands in the corpus for a target, with where it stands.
+    fn seeds(target: &Target) -> Vec<(PathBuf, Vec<u8>)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target.name);
+        let files = std::fs::read_dir(&folder).expect("each target has seeds");
+        let read = |entry: std::io::Result<std::fs::DirEntry>| {
+            let path = entry.unwrap().path();
+            let bytes = std::fs::read(&path).unwrap();
+            (path, bytes)
+        };
+        let seeds: Vec<_> = files.map(read).collect();
+        assert!(!seeds.is_empty(), "{} is empty", folder.display());
+        seeds
+    }
 
     /// What was found once stays found, without a fuzzer.
     #[test]
     fn the_corpus_holds() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
         for target in TARGETS {
-            let folder = corpus.join(target.name);
-            let mut seeds = 0;
-            for entry in std::fs::read_dir(&folder).expect("each target has seeds") {
-                let path = entry.unwrap().path();
-                let bytes = std::fs::read(&path).unwrap();
+            for (path, bytes) in seeds(&target) {
                 // Tells which one, when it panics.
                 println!("{}", path.display());
                 (target.run)(&bytes);
-                seeds += 1;
             }
-            assert!(seeds > 0, "{} is empty", folder.display());
         }
+    }
+
+    #[test]
+    fn what_is_near_the_corpus_holds() {
+        let seed = fastrand::u64(..);
+        for target in TARGETS {
+            let (seeds, mut random) = (seeds(&target), fastrand::Rng::with_seed(seed));
+            for _ in 0..MUTATIONS {
+                let bytes = mutated(&seeds, &mut random);
+                let ran = std::panic::catch_unwind(|| (target.run)(&bytes));
+                assert!(ran.is_ok(), "{} (above): b\"{}\"", target.name, bytes.escape_ascii());
+            }
+        }
+    }
+
+    /// A seed with up to eight changes.
+    fn mutated(seeds: &[(PathBuf, Vec<u8>)], random: &mut fastrand::Rng) -> Vec<u8> {
+        let mut bytes = seeds[random.usize(..seeds.len())].1.clone();
+        for _ in 0..random.usize(1..=8) {
+            let (from, to) = part(bytes.len(), random);
+            match random.u8(..6) {
+                0 => bytes[from..to].iter_mut().for_each(|byte| *byte ^= 1 << random.u8(..8)),
+                1 => bytes[from..to].fill(random.choice([0, b' ', b'\n', 0x7f, 0xff]).unwrap()),
+                2 => drop(bytes.drain(from..to)),
+                3 => bytes.truncate(to),
+                4 => bytes.splice(from..from, bytes[from..to].to_vec()).for_each(drop),
+                _ => {
+                    let other = &seeds[random.usize(..seeds.len())].1;
+                    let (first, last) = part(other.len(), random);
+                    bytes.splice(from..to, other[first..last].iter().copied()).for_each(drop);
+                }
+            }
+        }
+        bytes
+    }
+
+    /// A part of so many bytes, a short one as often as not.
+    fn part(length: usize, random: &mut fastrand::Rng) -> (usize, usize) {
+        let from = random.usize(..=length);
+        let most = if random.bool() { length } else { length.min(from + 4) };
+        (from, random.usize(from..=most))
     }
 
     #[test]
