@@ -10,6 +10,7 @@ mod addressed;
 mod class;
 mod decide;
 mod encrypted;
+mod home;
 mod permit;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ mod tests;
 pub use addressed::{Addressed, addressed};
 pub use class::ArrivalClass;
 pub use encrypted::{encryption, refused_as_it_is};
+pub use home::home;
 pub use permit::{Ask, Filtered, Permit, Providers, Views, Way};
 
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! Waypoint workers: layer 7 in the agent's own process.
 //!
-//! There is one worker per namespace, on its own thread with its own runtime and budgets (connections, requests in
-//! flight, buffered bytes). A namespace whose worker is saturated, leaks or panics slows neither layer 4 nor another
+//! There is one worker per namespace, on its own thread with its own runtime, tunnels and budgets (connections, requests in
+//! flight, buffered bytes). A request stays on that thread, from the client's connection to the tunnel, and at the destination
+//! from the tunnel to the application. A namespace whose worker is saturated, leaks or panics slows neither layer 4 nor another
 //! namespace: the kernel divides the CPU between the threads. Each client has a share of every budget, so that no
 //! client takes a worker from the others (`l7/budget.rs`), and clients start connections and requests in turn (`l7/budget/fair.rs`). A
 //! worker starts with the first connection and stops when `node` says that its namespace needs none any more.
@@ -48,7 +49,7 @@ use crate::pool::Pool;
 use crate::reach::{Reach, ReachSettings};
 use crate::resolver::Resolver;
 use crate::telemetry::{Telemetry, WorkerHealth};
-use crate::tunnel::{GuardedConnection, RoutedConnection, Waypoints};
+use crate::tunnel::{GuardedConnection, Home, RoutedConnection, Waypoints};
 use crate::world::WorldStore;
 use budget::seats::Seated;
 use destination::gates::Inbound;
@@ -249,6 +250,10 @@ impl Waypoints for Workers {
 
     fn guard(&self, namespace: &Str, connection: GuardedConnection) {
         self.hand_over(namespace, Job::Guard(Box::new(connection)));
+    }
+
+    fn home(&self, namespace: &Str) -> Option<Home> {
+        Some(self.worker(namespace).ok()?.home())
     }
 }
 

@@ -1,7 +1,10 @@
 //! The connection pool of tunnels, shared by layer 4 and all workers of layer 7.
 //!
+//! A tunnel is driven where its streams are used: each runtime has tunnels of its own ([`Pool::on`]), so that no byte waits for
+//! another thread. Limits, certificates and workloads of this node are the same for all of them.
+//!
 //! Invariants: a tunnel belongs to one client workload and one server identity, so two clients never share one; there
-//! is one dial at a time per key, and callers that waited for a failed dial get its failure instead of dialling again;
+//! is one dial at a time per key and runtime, and callers that waited for a failed dial get its failure instead of dialling again;
 //! a tunnel that the server closes because of our certificate is a failure too; a stream slot is free as soon as its
 //! stream has ended; a tunnel with a certificate that was rotated since takes no new streams. This room does not select
 //! endpoints and does not retry: its callers do.
@@ -16,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -66,28 +70,46 @@ pub struct PoolError {
     pub why: String,
 }
 
-/// The pool; cheap to clone.
+/// The pool, as callers of one runtime see it; cheap to clone.
 #[derive(Clone)]
-pub struct Pool(Arc<Shared>);
+pub struct Pool {
+    shared: Arc<Shared>,
+    site: Arc<Site>,
+}
 
+/// What all runtimes share.
 struct Shared {
     settings: PoolSettings,
     certificates: Arc<CertificateStore>,
-    /// The tunnels' drivers run on the runtime of layer 4, for every caller.
-    runtime: Handle,
-    entries: papaya::HashMap<TunnelKey, Arc<Entry>>,
     /// The workloads of this node, by `pod address:15008`.
     locals: papaya::HashMap<SocketAddr, Weak<dyn LocalServer>>,
+    /// Those of runtimes that have ended are removed with the next one.
+    sites: Mutex<Vec<Weak<Site>>>,
+}
+
+/// The tunnels of one runtime, which drives them.
+struct Site {
+    runtime: Handle,
+    entries: papaya::HashMap<TunnelKey, Arc<Entry>>,
 }
 
 impl Pool {
+    /// With the first runtime's tunnels.
     pub fn new(
         settings: PoolSettings,
         certificates: Arc<CertificateStore>,
         runtime: Handle,
     ) -> Self {
-        let (entries, locals) = (papaya::HashMap::new(), papaya::HashMap::new());
-        Self(Arc::new(Shared { settings, certificates, runtime, entries, locals }))
+        let (locals, sites) = (papaya::HashMap::new(), Mutex::default());
+        let shared = Arc::new(Shared { settings, certificates, locals, sites });
+        let site = shared.site(runtime);
+        Self { shared, site }
+    }
+
+    /// The pool for callers of another runtime. Its tunnels end with the runtime, or when the last clone of this value is gone
+    /// and their last stream has ended.
+    pub fn on(&self, runtime: Handle) -> Self {
+        Self { shared: self.shared.clone(), site: self.shared.site(runtime) }
     }
 
     /// A stream in a tunnel of this key: an existing one with a free slot, or a new one; or the in-process path, if
@@ -99,9 +121,11 @@ impl Pool {
         request: &ConnectRequest,
     ) -> Result<Carrier, PoolError> {
         let entry = self.entry(key);
-        let certificate = self.0.certificates.certificate(&key.client).await.map_err(|error| {
-            PoolError { reason: Reason::IdentityFailure, why: error.to_string() }
-        })?;
+        let certificate =
+            self.shared.certificates.certificate(&key.client).await.map_err(|error| PoolError {
+                reason: Reason::IdentityFailure,
+                why: error.to_string(),
+            })?;
         if let Some(opened) = self.open_local(&entry, key, sockets, request).await {
             return opened;
         }
@@ -131,7 +155,7 @@ impl Pool {
         if entry.has_room(certificate.generation()) {
             return Ok(());
         }
-        match dial::dial(&self.0, key, sockets, certificate.clone()).await {
+        match dial::dial(self, key, sockets, certificate.clone()).await {
             Ok((tunnel, alert)) => {
                 entry.add(tunnel, alert, certificate.generation());
                 Ok(())
@@ -143,38 +167,46 @@ impl Pool {
         }
     }
 
-    /// The number of open tunnels.
+    /// The number of open tunnels, of all runtimes.
     pub fn tunnels(&self) -> usize {
-        self.0.entries.pin().values().map(|entry| entry.len()).sum()
+        self.sum(Entry::len)
     }
 
-    /// The number of open streams.
+    /// The number of open streams, of all runtimes.
     pub fn streams(&self) -> usize {
-        self.0.entries.pin().values().map(|entry| entry.streams()).sum()
+        self.sum(Entry::streams)
+    }
+
+    fn sum(&self, of: impl Fn(&Entry) -> usize) -> usize {
+        let sites = self.shared.sites();
+        sites.iter().map(|site| site.entries.pin().values().map(|it| of(it)).sum::<usize>()).sum()
     }
 
     /// Drains the tunnels of this workload: they take no new streams, and end with their last one.
     pub fn drain_workload(&self, uid: &str) {
-        let entries = self.0.entries.pin();
-        entries.retain(|key, entry| {
-            if key.client_uid != uid {
-                return true;
-            }
-            entry.drain();
-            false
-        });
+        for site in self.shared.sites() {
+            site.entries.pin().retain(|key, entry| {
+                if key.client_uid != uid {
+                    return true;
+                }
+                entry.drain();
+                false
+            });
+        }
     }
 
     /// Drains all tunnels.
     pub fn drain(&self) {
-        self.0.entries.pin().values().for_each(|entry| entry.drain());
+        for site in self.shared.sites() {
+            site.entries.pin().values().for_each(|entry| entry.drain());
+        }
     }
 
     /// Closes idle tunnels, and drains those whose certificate was replaced, until cancelled; one task for the whole
     /// pool.
     pub async fn sweep(self, cancel: CancellationToken) {
-        let mut ticks = tokio::time::interval(self.0.settings.tunnels.idle_timeout / 4);
-        let mut certificates = self.0.certificates.subscribe();
+        let mut ticks = tokio::time::interval(self.shared.settings.tunnels.idle_timeout / 4);
+        let mut certificates = self.shared.certificates.subscribe();
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
@@ -186,29 +218,45 @@ impl Pool {
 
     /// Idle tunnels must not keep alive a root that is no longer trusted.
     fn drain_outdated(&self) {
-        let entries = self.0.entries.pin();
-        for (key, entry) in &entries {
-            if let Some(generation) = self.0.certificates.generation(&key.client) {
-                entry.drain_outdated(generation);
+        for site in self.shared.sites() {
+            for (key, entry) in &site.entries.pin() {
+                if let Some(generation) = self.shared.certificates.generation(&key.client) {
+                    entry.drain_outdated(generation);
+                }
             }
         }
     }
 
     fn sweep_once(&self) {
-        let entries = self.0.entries.pin();
-        entries.retain(|_, entry| {
-            entry.sweep(self.0.settings.tunnels.idle_timeout);
-            // A caller that holds the entry is about to dial and must find it again.
-            !entry.is_empty() || Arc::strong_count(entry) > 1
-        });
+        for site in self.shared.sites() {
+            site.entries.pin().retain(|_, entry| {
+                entry.sweep(self.shared.settings.tunnels.idle_timeout);
+                // A caller that holds the entry is about to dial and must find it again.
+                !entry.is_empty() || Arc::strong_count(entry) > 1
+            });
+        }
     }
 
     fn entry(&self, key: &TunnelKey) -> Arc<Entry> {
-        let entries = self.0.entries.pin();
+        let entries = self.site.entries.pin();
         match entries.get(key) {
             Some(entry) => entry.clone(),
             None => entries.get_or_insert_with(key.clone(), Default::default).clone(),
         }
+    }
+}
+
+impl Shared {
+    fn site(&self, runtime: Handle) -> Arc<Site> {
+        let site = Arc::new(Site { runtime, entries: papaya::HashMap::new() });
+        let mut sites = self.sites.lock();
+        sites.retain(|site| site.strong_count() > 0);
+        sites.push(Arc::downgrade(&site));
+        site
+    }
+
+    fn sites(&self) -> Vec<Arc<Site>> {
+        self.sites.lock().iter().filter_map(Weak::upgrade).collect()
     }
 }
 

@@ -40,7 +40,7 @@ pub use carrier::{Carrier, CarrierRead, CarrierWrite};
 pub use client::{Revoker, Tunnel, handshake};
 pub use cut::Cut;
 pub use frames::{Counted, Exceeded, PREFACE};
-pub use handover::{GuardedConnection, LocalServer, Place, RoutedConnection, Waypoints};
+pub use handover::{GuardedConnection, Home, LocalServer, Place, RoutedConnection, Waypoints};
 pub use headers::{Baggage, parse_authority};
 pub use joined::{Joined, JoinedRead, JoinedStream, JoinedWrite};
 pub use local::LocalStream;

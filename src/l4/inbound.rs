@@ -3,23 +3,26 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::future::OptionFuture;
 use http::StatusCode;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Proxy;
 use super::deliver::{Arrival, Judgement};
-use super::listen::Accepted;
+use super::listen::{Accepted, TUNNEL_BUDGET};
 use super::places::Way;
 use crate::base::{Identity, Reason, Str};
 use crate::filter::Meter;
-use crate::gate::Permit;
+use crate::gate::{self, Permit};
 use crate::identity::{self, ProvenPeer, Role, WorkloadCertificate};
 use crate::model::Workload;
 use crate::telemetry::Handshake;
-use crate::tunnel::{self, Baggage, Cut, GuardedConnection, Incoming, LocalServer, Place};
+use crate::tunnel::{self, Baggage, Cut, GuardedConnection, Home, Incoming, LocalServer, Place};
 use crate::world::JudgementChanges;
 
 /// A client has used up what it may have here, or all of them have. Not 503, by which agents mean that the workload failed: they would
@@ -28,6 +31,31 @@ const FULL: StatusCode = StatusCode::TOO_MANY_REQUESTS;
 
 /// What the task of one stream may hold, in bytes, besides what is on its way.
 const STREAM_BUDGET: usize = 3 * 1024;
+
+/// A client that begins a tunnel.
+struct Arriving {
+    workload: Arc<Workload>,
+    stream: Arrived,
+    peer: SocketAddr,
+    /// What it dialled.
+    local: SocketAddr,
+    place: Place,
+}
+
+/// Its connection.
+enum Arrived {
+    /// Of the runtime that serves it.
+    Here(TcpStream),
+    /// Of none; the worker serves it.
+    Moved(std::net::TcpStream, Leaving),
+}
+
+/// A worker that drives a tunnel, and waits for its end.
+struct Leaving {
+    /// Fires when the worker is not needed any more.
+    drain: CancellationToken,
+    _held: TaskTrackerToken,
+}
 
 /// A tunnel that a client has opened.
 struct Established {
@@ -55,7 +83,7 @@ impl Proxy {
     pub(super) async fn inbound(self: Arc<Self>, accepted: Accepted) {
         let Some(workload) = self.workload() else { return };
         let Accepted { stream, peer, mut place } = accepted;
-        let local = stream.local_addr().unwrap_or(peer);
+        let local = crate::sock::unmap(stream.local_addr().unwrap_or(peer));
         match self.peer_place(Way::Tunnel, peer.ip()) {
             Ok(of_peer) => place.peer = Some(of_peer),
             Err(why) => return self.refuse_tunnel(workload, peer, local, Reason::Overflow, &why),
@@ -64,8 +92,40 @@ impl Proxy {
             // Somebody looked whether the port is open: a same-node probe, a load balancer.
             return tracing::debug!(workload = %self.uid, %peer, "closed before it said anything");
         }
+        let (runtime, stream) = match self.home(&workload) {
+            None => (Handle::current(), Arrived::Here(stream)),
+            Some(Home { runtime, drain, held }) => match stream.into_std() {
+                Ok(stream) => (runtime, Arrived::Moved(stream, Leaving { drain, _held: held })),
+                Err(error) => return self.note_end(peer, &error),
+            },
+        };
+        // A task of its own, wherever it runs, which holds nothing of this one.
+        let arriving = Arriving { workload, stream, peer, local, place };
+        self.spawn_on::<TUNNEL_BUDGET>(&runtime, peer, self.clone().tunnel(arriving));
+    }
+
+    /// The worker that most requests in tunnels to the workload need, and which so has the tunnels served.
+    fn home(&self, workload: &Arc<Workload>) -> Option<Home> {
+        let namespace = gate::home(&self.shared.world.load(), workload)?;
+        self.shared.waypoints.home(&namespace)
+    }
+
+    fn note_end(&self, peer: SocketAddr, error: &impl std::fmt::Display) {
+        tracing::debug!(workload = %self.uid, %peer, %error, "an inbound tunnel broke");
+    }
+
+    /// Serves one tunnel to its end.
+    async fn tunnel(self: Arc<Self>, arriving: Arriving) {
+        let Arriving { workload, stream, peer, local, place } = arriving;
+        let (stream, leaving) = match stream {
+            Arrived::Here(stream) => (stream, None),
+            Arrived::Moved(stream, leaving) => match TcpStream::from_std(stream) {
+                Ok(stream) => (stream, Some(leaving)),
+                Err(error) => return self.note_end(peer, &error),
+            },
+        };
         let Established { tls, client, certificate, proven } =
-            match self.handshake(&workload, stream).await {
+            match Box::pin(self.handshake(&workload, stream)).await {
                 Ok(established) => established,
                 Err((reason, why)) => {
                     return self.refuse_tunnel(workload, peer, local, reason, &why);
@@ -83,10 +143,10 @@ impl Proxy {
         tokio::select! {
             served = tunnel::serve(tls, drain.clone(), &self.room, handler) => {
                 if let Err(error) = served {
-                    tracing::debug!(workload = %self.uid, %peer, %error, "an inbound tunnel broke");
+                    self.note_end(peer, &error);
                 }
             }
-            () = self.drain_when_renewed(&certificate, &drain) => {}
+            () = self.drain_in_time(&certificate, leaving.as_ref(), &drain) => {}
             () = proven.revoked() => {
                 tracing::warn!(workload = %self.uid, %peer, %client, flag = Reason::CertRevoked.flag(), "cut a tunnel: the client's certificate is revoked");
                 cut.revoke();
@@ -96,13 +156,17 @@ impl Proxy {
     }
 
     /// Sends GOAWAY when another certificate of ours is in use than the tunnel was made with: new streams go to new
-    /// tunnels, whose clients are judged by the present roots. Never returns.
-    async fn drain_when_renewed(
+    /// tunnels, whose clients are judged by the present roots. The same when the worker that drives it leaves. Never returns.
+    async fn drain_in_time(
         &self,
         certificate: &WorkloadCertificate,
+        leaving: Option<&Leaving>,
         drain: &CancellationToken,
     ) {
-        self.shared.certificates.replaced(certificate).await;
+        tokio::select! {
+            () = self.shared.certificates.replaced(certificate) => {}
+            Some(()) = OptionFuture::from(leaving.map(|it| it.drain.cancelled())) => {}
+        }
         drain.cancel();
         std::future::pending().await
     }
@@ -120,7 +184,7 @@ impl Proxy {
             workload,
             client: None,
             peer,
-            destination: crate::sock::unmap(local),
+            destination: local,
             forwarded_host: None,
             baggage: None,
             in_process: false,

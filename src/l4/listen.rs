@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio_util::future::FutureExt as _;
 
 use super::Proxy;
@@ -25,7 +26,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// in the kernel this keeps an idle connection below 8 KiB.
 const CONNECTION_BUDGET: usize = 3 * 1024;
 /// The same for a tunnel, with its TLS and HTTP/2 states; it carries many connections.
-const TUNNEL_BUDGET: usize = 8 * 1024;
+pub(super) const TUNNEL_BUDGET: usize = 8 * 1024;
 
 /// A port in the workload's namespace could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +63,7 @@ impl Proxy {
         let [out, plain, tunnel] = [Way::Outbound, Way::Plaintext, Way::Tunnel];
         self.serve::<CONNECTION_BUDGET, _>(outbound, out, |proxy, it| proxy.outbound(it));
         self.serve::<CONNECTION_BUDGET, _>(plaintext, plain, |proxy, it| proxy.plaintext(it));
-        self.serve::<TUNNEL_BUDGET, _>(hbone, tunnel, |proxy, it| proxy.inbound(it));
+        self.serve::<CONNECTION_BUDGET, _>(hbone, tunnel, |proxy, it| proxy.inbound(it));
         Ok(())
     }
 
@@ -96,17 +97,28 @@ impl Proxy {
             let mut burst = Burst::default();
             while let Some(accepted) = proxy.accept(&listener, way).await {
                 let peer = accepted.peer;
-                proxy.spawn::<BUDGET>(peer, handle(proxy.clone(), accepted));
+                let runtime = &proxy.shared.runtime;
+                proxy.spawn_on::<BUDGET>(runtime, peer, handle(proxy.clone(), accepted));
                 burst.taken().await;
             }
         };
         self.tasks.spawn_on(accepting, &self.shared.runtime);
     }
 
-    /// Runs what becomes of one connection or stream until it ends or the proxy cuts it. A panic ends this one only.
-    /// The wrappers are plain structs, since an async block would hold the connection's future twice.
+    /// Runs what becomes of one stream where its bytes come from: on the caller's runtime.
     pub(super) fn spawn<const BUDGET: usize>(
         self: &Arc<Self>,
+        peer: SocketAddr,
+        connection: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.spawn_on::<BUDGET>(&Handle::current(), peer, connection);
+    }
+
+    /// Runs what becomes of one connection or stream until it ends or the proxy cuts it. A panic ends this one only.
+    /// The wrappers are plain structs, since an async block would hold the connection's future twice.
+    pub(super) fn spawn_on<const BUDGET: usize>(
+        self: &Arc<Self>,
+        runtime: &Handle,
         peer: SocketAddr,
         connection: impl Future<Output = ()> + Send + 'static,
     ) {
@@ -117,7 +129,7 @@ impl Proxy {
             }
         });
         let task = task.with_cancellation_token_owned(self.cancel.clone());
-        self.tasks.spawn_on(within_budget::<BUDGET, _>(task), &self.shared.runtime);
+        self.tasks.spawn_on(within_budget::<BUDGET, _>(task), runtime);
     }
 
     /// The next connection; `None` when the proxy drains or the listener is gone.

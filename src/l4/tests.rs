@@ -16,7 +16,7 @@ use crate::model::{Mesh, PortMapping};
 use crate::pool::{PoolSettings, TunnelKey};
 use crate::resolver::Resolver;
 use crate::sock::PlainSockets;
-use crate::tunnel::{ConnectRequest, GuardedConnection, RoutedConnection};
+use crate::tunnel::{ConnectRequest, GuardedConnection, Home, RoutedConnection};
 use crate::world::{MeshNames, fixture};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -48,6 +48,10 @@ struct NoWaypoints;
 impl Waypoints for NoWaypoints {
     fn route(&self, _: RoutedConnection) {}
     fn guard(&self, _: &Str, _: GuardedConnection) {}
+
+    fn home(&self, _: &Str) -> Option<Home> {
+        None
+    }
 }
 
 #[derive(Clone, Default)]

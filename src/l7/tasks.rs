@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::base::{Str, caught};
 
@@ -37,6 +38,11 @@ impl Tasks {
         task: impl Future<Output = ()> + Send + 'static,
     ) {
         self.drivers.spawn(isolated(self.namespace.clone(), what, task));
+    }
+
+    /// The worker waits for what holds this as well.
+    pub(in crate::l7) fn token(&self) -> TaskTrackerToken {
+        self.connections.token()
     }
 
     /// Takes no connection any more, so that [`ended`](Self::ended) comes to its end.

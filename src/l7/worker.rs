@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use crate::l7::budget::seats::{self, Seated};
 use crate::l7::budget::{Kind, QUEUE, Reserved};
 use crate::l7::{Dependencies, upstream};
 use crate::telemetry::WorkerHealth;
-use crate::tunnel::{GuardedConnection, RoutedConnection};
+use crate::tunnel::{GuardedConnection, Home, RoutedConnection};
 use crate::world::World;
 use context::Context;
 
@@ -53,6 +53,7 @@ struct Admitted {
 /// A running worker, as the rest of the agent sees it.
 pub(in crate::l7) struct Worker {
     context: Arc<Context>,
+    runtime: Handle,
     jobs: mpsc::Sender<Admitted>,
     /// Ends everything at once.
     stop: CancellationToken,
@@ -83,8 +84,10 @@ impl Worker {
         dependencies: Dependencies,
         halves: impl Serve,
     ) -> io::Result<Self> {
-        let context = Arc::new(Context::new(namespace, dependencies));
-        let runtime = runtime(&context)?;
+        let runtime = runtime(&namespace, dependencies.settings.threads)?;
+        let pool = dependencies.pool.on(runtime.handle().clone());
+        let context = Arc::new(Context::new(namespace, Dependencies { pool, ..dependencies }));
+        let handle = runtime.handle().clone();
         let (jobs, inbox) = mpsc::channel(QUEUE);
         let (stop, finished) = (CancellationToken::new(), CancellationToken::new());
         let run = {
@@ -100,7 +103,7 @@ impl Worker {
             }
         };
         std::thread::Builder::new().name(thread_name(context.namespace())).spawn(run)?;
-        Ok(Self { context, jobs, stop, finished })
+        Ok(Self { context, runtime: handle, jobs, stop, finished })
     }
 
     /// One that takes nothing before the future is polled, in the runtime of a test.
@@ -114,7 +117,7 @@ impl Worker {
         let (jobs, inbox) = mpsc::channel(QUEUE);
         let (stop, finished) = (CancellationToken::new(), CancellationToken::new());
         let running = Running { context: context.clone(), halves, inbox, stop: stop.clone() };
-        (Self { context, jobs, stop, finished }, running.run())
+        (Self { context, runtime: Handle::current(), jobs, stop, finished }, running.run())
     }
 
     /// Hands a connection over, or gives it back with the reason.
@@ -135,6 +138,12 @@ impl Worker {
             let why = "the namespace's worker does not keep up with new connections";
             (error.into_inner().job, Reason::Overflow, why.into())
         })
+    }
+
+    /// Where tunnels are served that lead here.
+    pub(in crate::l7) fn home(&self) -> Home {
+        let (runtime, drain) = (self.runtime.clone(), self.context.drain.clone());
+        Home { runtime, drain, held: self.context.tasks.token() }
     }
 
     /// Takes connections: it neither drains nor has ended.
@@ -217,12 +226,12 @@ impl<S: Serve> Running<S> {
 }
 
 /// With one thread, all runs on the worker's own; with more, that one only takes what is handed over.
-fn runtime(context: &Context) -> io::Result<Runtime> {
-    let mut builder = match context.dependencies.settings.threads {
+fn runtime(namespace: &str, threads: usize) -> io::Result<Runtime> {
+    let mut builder = match threads {
         0 | 1 => Builder::new_current_thread(),
         threads => {
             let mut builder = Builder::new_multi_thread();
-            builder.worker_threads(threads).thread_name(thread_name(context.namespace()));
+            builder.worker_threads(threads).thread_name(thread_name(namespace));
             builder
         }
     };

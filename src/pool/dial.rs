@@ -7,37 +7,36 @@ use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
 use super::alert::{Alert, Alerted};
-use super::{PoolError, Shared, TunnelKey};
+use super::{Pool, PoolError, TunnelKey};
 use crate::base::{Need, Reason, ports};
 use crate::identity::{self, Role, WorkloadCertificate};
 use crate::sock::{self, SocketFactory};
 use crate::telemetry::Handshake;
 use crate::tunnel::{self, TUNNEL_BYTES, Tunnel};
 
-/// Dials on the runtime of layer 4 for every caller: the tunnel's socket must not belong to the runtime of a worker
-/// that may go away before the tunnel does.
+/// Dials in a task of its own: a caller that gives up must not take the tunnel from those that wait for it.
 pub(super) async fn dial(
-    pool: &Arc<Shared>,
+    pool: &Pool,
     key: &TunnelKey,
     sockets: &Arc<dyn SocketFactory>,
     certificate: Arc<WorkloadCertificate>,
 ) -> Result<(Tunnel, Alert), PoolError> {
     let dialling = establish(pool.clone(), key.clone(), sockets.clone(), certificate);
-    match pool.runtime.spawn(dialling).await {
+    match pool.site.runtime.spawn(dialling).await {
         Ok(dialled) => dialled,
         Err(error) => Err(PoolError { reason: Reason::ConnectFailure, why: error.to_string() }),
     }
 }
 
 async fn establish(
-    pool: Arc<Shared>,
+    pool: Pool,
     key: TunnelKey,
     sockets: Arc<dyn SocketFactory>,
     certificate: Arc<WorkloadCertificate>,
 ) -> Result<(Tunnel, Alert), PoolError> {
-    let room = pool.settings.rooms.of(&key.client_uid);
+    let room = pool.shared.settings.rooms.of(&key.client_uid);
     let place = room.take(TUNNEL_BYTES, Need::Place).ok_or_else(|| no_room(&key))?;
-    let deadline = pool.settings.connect_timeout;
+    let deadline = pool.shared.settings.connect_timeout;
     let stream = sock::connect(sockets.as_ref(), key.address, None, deadline)
         .await
         .map_err(|error| connect_error(&key, &error))?;
@@ -61,13 +60,13 @@ async fn establish(
     identity::count_agreed(Handshake::TunnelClient, tls.get_ref().1);
     let proven = certificate.proven(tls.get_ref().1, Role::Server);
     let (stream, alert) = Alerted::new(tls);
-    let handshake = tunnel::handshake(stream, pool.settings.tunnels.max_streams, &room);
+    let handshake = tunnel::handshake(stream, pool.shared.settings.tunnels.max_streams, &room);
     let (tunnel, driver) = handshake.await.map_err(|error| PoolError {
         reason: Reason::Http2Failure,
         why: format!("tunnel to {}: {error}", key.address),
     })?;
     let revoker = tunnel.revoker();
-    pool.runtime.spawn(async move {
+    tokio::spawn(async move {
         let _place = place;
         tokio::select! {
             biased;

@@ -15,14 +15,14 @@ use crate::tunnel::{Carrier, ConnectRequest, Incoming, LocalServer, TunnelError}
 impl Pool {
     /// Registers a workload of this node, which accepts connections without a tunnel.
     pub fn add_local(&self, address: SocketAddr, server: std::sync::Weak<dyn LocalServer>) {
-        if self.0.settings.in_process {
-            self.0.locals.pin().insert(address, server);
+        if self.shared.settings.in_process {
+            self.shared.locals.pin().insert(address, server);
         }
     }
 
     /// Removes it, but not its successor at this address.
     pub fn remove_local(&self, address: SocketAddr, server: &std::sync::Weak<dyn LocalServer>) {
-        let locals = self.0.locals.pin();
+        let locals = self.shared.locals.pin();
         if locals.get(&address).is_some_and(|known| known.ptr_eq(server)) {
             locals.remove(&address);
         }
@@ -36,14 +36,14 @@ impl Pool {
         sockets: &Arc<dyn SocketFactory>,
         request: &ConnectRequest,
     ) -> Option<Result<Carrier, PoolError>> {
-        let server = self.0.locals.pin().get(&key.address)?.upgrade()?;
+        let server = self.shared.locals.pin().get(&key.address)?.upgrade()?;
         if !server.proves(&key.server) {
             return None;
         }
         let source = self.probed(entry, key, sockets).await?;
         let port = request.forwarded_for.map_or(0, |client| client.port());
         let (incoming, answer) =
-            Incoming::local(request.clone(), self.0.settings.rooms.of(&key.client_uid));
+            Incoming::local(request.clone(), self.shared.settings.rooms.of(&key.client_uid));
         server.connect_local(incoming, key.client.clone(), SocketAddr::new(source, port));
         let opened = match answer.await {
             Ok(Ok(carrier)) => Ok(carrier),
@@ -60,11 +60,11 @@ impl Pool {
         key: &TunnelKey,
         sockets: &Arc<dyn SocketFactory>,
     ) -> Option<IpAddr> {
-        let deadline = self.0.settings.connect_timeout;
+        let deadline = self.shared.settings.connect_timeout;
         if let Some(passed) = entry.probe.recent() {
             if entry.probe.is_due(passed) {
                 let (entry, address, sockets) = (entry.clone(), key.address, sockets.clone());
-                self.0.runtime.spawn(async move {
+                tokio::spawn(async move {
                     entry.probe.renew(address, sockets.as_ref(), deadline).await;
                 });
             }

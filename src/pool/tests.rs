@@ -207,6 +207,24 @@ async fn clients_never_share_a_tunnel() {
 }
 
 #[tokio::test]
+async fn a_runtime_has_tunnels_of_its_own_and_the_pool_knows_them_all() {
+    let bench = bench(Duration::from_secs(60)).await;
+    let worker = bench.pool.on(Handle::current());
+    let key = bench.key("a", "server");
+    let of_worker = async || worker.open(&key, &bench.sockets, &request()).await.unwrap();
+    let (first, second) = (bench.open("a").await, of_worker().await);
+    assert_eq!((bench.accepted(), bench.pool.tunnels(), bench.pool.streams()), (2, 2, 2));
+    let (third, fourth) = (bench.open("a").await, of_worker().await);
+    assert_eq!((bench.accepted(), worker.tunnels(), worker.streams()), (2, 2, 4), "both shared");
+    bench.pool.drain_workload("a");
+    assert_eq!(bench.pool.tunnels(), 0, "no tunnel of the workload takes a stream");
+    let fifth = of_worker().await;
+    assert_eq!((bench.accepted(), bench.pool.tunnels()), (3, 1));
+    drop((first, second, third, fourth, fifth, worker));
+    assert_eq!(bench.pool.tunnels(), 0, "the runtime's tunnels are gone with it");
+}
+
+#[tokio::test]
 async fn a_server_that_is_somebody_else_is_refused() {
     let bench = bench(Duration::from_secs(60)).await;
     let error = bench.try_open(&bench.key("a", "other")).await.err().unwrap();

@@ -69,10 +69,22 @@ pub trait LocalServer: Send + Sync + 'static {
     );
 }
 
-/// The workers of layer 7, as layer 4 sees them. Neither call blocks; a worker that is full rejects the connection,
+/// Where a worker has tunnels served whose requests it authorizes, so that their bytes wait for no other thread.
+pub struct Home {
+    /// The worker's own.
+    pub runtime: tokio::runtime::Handle,
+    /// Cancelled when the worker is not needed any more: tunnels must end with their last stream.
+    pub drain: tokio_util::sync::CancellationToken,
+    /// The worker lives as long as this does.
+    pub held: tokio_util::task::task_tracker::TaskTrackerToken,
+}
+
+/// The workers of layer 7, as layer 4 sees them. No call blocks; a worker that is full rejects the connection,
 /// records why, and closes it.
 pub trait Waypoints: Send + Sync + 'static {
     fn route(&self, connection: RoutedConnection);
     /// `namespace`: the worker's namespace.
     fn guard(&self, namespace: &Str, connection: GuardedConnection);
+    /// Where tunnels are served that lead to the worker of this namespace; `None` when there can be no worker.
+    fn home(&self, namespace: &Str) -> Option<Home>;
 }

@@ -316,6 +316,16 @@ impl World {
         own.filter(move |way| way.target_port == target_port).filter_map(|way| self.served(way))
     }
 
+    /// The services of a namespace that lead to this workload, with the port of the workload.
+    pub fn leading_to<'a>(
+        &'a self,
+        namespace: &'a str,
+        workload: &Workload,
+    ) -> impl Iterator<Item = (Served, u16)> + use<'a> {
+        let own = self.indexes.ways(&workload.uid, namespace).iter();
+        own.filter_map(|way| Some((self.served(way)?, way.target_port)))
+    }
+
     /// The ports of a service that target `target_port` of this workload.
     pub fn ways_of<'a>(
         &'a self,

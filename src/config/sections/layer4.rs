@@ -16,7 +16,7 @@ const PROCESSORS_PER_THREAD: usize = 4;
 section! {
     /// `[layer4]`
     pub struct Layer4Settings in "layer4." {
-        /// Threads for all connections of layer 4 and all tunnels.
+        /// Threads for all connections of layer 4 and their tunnels.
         threads: usize = share(processors()),
             machine_number(THREADS, ("a quarter of the processors, rounded up", share(1))),
             because "ztunnel's quarter, so that applications keep the rest. One thread up to four processors: two threads that \

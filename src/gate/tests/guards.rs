@@ -282,6 +282,40 @@ fn the_worker_is_the_waypoints_and_elsewhere_the_workloads() {
 }
 
 #[test]
+fn tunnels_are_served_where_their_requests_are_judged() {
+    let home = |fixture: Fixture| {
+        let world = fixture.build();
+        let workload = world.workload_at("10.0.0.1".parse().unwrap()).unwrap();
+        home(&world, workload).map(|namespace| namespace.to_string())
+    };
+    let layer7 = |name: &str| no_delete("p", PolicyTarget::Service(name.into()));
+    let own = || policy("own", Action::Allow, Scope::Namespace, vec![to(methods("GET"))]);
+    let pod = || workload("web", "10.0.0.1");
+    let alone = || Fixture::default().workload(pod()).policy(own());
+    let bytes = || {
+        let mut service = service("bytes", "10.96.0.1", &[&pod()]);
+        service.ports[0].protocol = AppProtocol::Tcp;
+        service
+    };
+    let far = || {
+        let far = Service { waypoint: bound_to("infra/wp"), ..service("a", "10.96.0.1", &[&pod()]) };
+        Fixture::default().workload(pod()).waypoint(waypoint("infra/wp")).service(far)
+    };
+    for (fixture, expected) in [
+        (crowd(), None),
+        (crowd().policy(layer7("a")), Some("shop")),
+        (crowd().policy(layer7("b")), Some("shop")),
+        (Fixture::default().workload(pod()), None),
+        (alone(), Some("shop")),
+        (alone().service(bytes()), None),
+        (far(), None),
+        (far().policy(own()), Some("infra")),
+    ] {
+        assert_eq!(home(fixture).as_deref(), expected);
+    }
+}
+
+#[test]
 fn the_clients_half_asks_the_waypoint_only() {
     let own = policy("own", Action::Deny, Scope::Namespace, vec![Rule::default()]);
     let world =
