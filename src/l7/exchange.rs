@@ -17,7 +17,6 @@ use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use holds::Holds;
@@ -27,12 +26,13 @@ use crate::base::Reason;
 use crate::filter::{self, Charges, Held, Passing};
 use crate::l7::budget::admission::Admission;
 use crate::l7::message::body::{self, BodyError, Broken, Expectation, RequestBody, Uploaded};
+use crate::l7::message::connection_error::ConnectionError;
 use crate::l7::message::held::{self, Chunk};
 use crate::l7::message::lasting::Cut;
 use crate::l7::message::leaving::Awaited;
 use crate::l7::message::messages::Messages;
 use crate::l7::message::{deadline, framing, headers};
-use crate::l7::upstream::Lease;
+use crate::l7::upstream::{Lease, UpstreamBody};
 use crate::telemetry::RequestRecord;
 
 /// Recorded once, when dropped. An exchange that is dropped before it was finished was given up by the client.
@@ -344,7 +344,7 @@ pub(in crate::l7) struct ResponseBody {
 enum Content {
     /// An answer of our own.
     Own(Bytes),
-    Streamed(Incoming),
+    Streamed(UpstreamBody),
 }
 
 /// Has a head that is all of its response hold the request's place until it has been sent.
@@ -359,7 +359,7 @@ pub(in crate::l7) fn hold_place(response: &mut Response<ResponseBody>) {
 /// Streams a response down. Its version is left to the server: that of the downstream connection. What hyper keeps beside the
 /// head goes with it: how names were written, and the reason phrase.
 pub(in crate::l7) fn relay(
-    response: Response<Incoming>,
+    response: Response<UpstreamBody>,
     exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let (mut head, body) = response.into_parts();
@@ -385,7 +385,7 @@ impl ResponseBody {
         Self::new(Content::Own(Bytes::new()), None)
     }
 
-    pub(in crate::l7) fn streamed(incoming: Incoming, mut exchange: Box<Exchange>) -> Self {
+    pub(in crate::l7) fn streamed(incoming: UpstreamBody, mut exchange: Box<Exchange>) -> Self {
         if incoming.is_end_stream() {
             exchange.finish();
         }
@@ -476,7 +476,7 @@ impl ResponseBody {
     }
 
     /// Takes note of what passes; the exchange ends with the last frame or the first error.
-    fn observe(&mut self, frame: &Option<Result<Frame<Bytes>, hyper::Error>>) {
+    fn observe(&mut self, frame: &Option<Result<Frame<Bytes>, ConnectionError>>) {
         let Some(exchange) = &mut self.exchange else { return };
         match frame {
             Some(Ok(frame)) => {
@@ -563,7 +563,7 @@ impl Body for ResponseBody {
 
 /// The frame with what its end takes along. An end that comes by itself is an empty frame then, as which it is sent anyway.
 fn last(
-    frame: Option<Result<Frame<Bytes>, hyper::Error>>,
+    frame: Option<Result<Frame<Bytes>, ConnectionError>>,
     place: Option<Admission>,
 ) -> Option<Result<Frame<Chunk>, BodyError>> {
     let frame = match (frame, &place) {

@@ -4,6 +4,7 @@
 
 pub(in crate::l7) mod asked;
 pub(in crate::l7) mod body;
+pub(in crate::l7) mod connection_error;
 pub(in crate::l7) mod copy;
 pub(in crate::l7) mod deadline;
 pub(in crate::l7) mod detect;

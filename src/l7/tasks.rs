@@ -63,21 +63,15 @@ async fn isolated(namespace: Str, what: &'static str, task: impl Future<Output =
     }
 }
 
-/// Spawns what hyper needs for HTTP/2: the streams of a server's connection, the parts of a client's.
+/// Spawns the streams of a server's HTTP/2 connection.
 #[derive(Clone)]
-pub(in crate::l7) enum Executor {
-    Streams(Arc<Tasks>),
-    Drivers(Arc<Tasks>),
-}
+pub(in crate::l7) struct Executor(pub(in crate::l7) Arc<Tasks>);
 
 impl<F> hyper::rt::Executor<F> for Executor
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        match self {
-            Executor::Streams(tasks) => tasks.spawn("HTTP/2 stream", future),
-            Executor::Drivers(tasks) => tasks.drive("upstream HTTP/2 connection", future),
-        }
+        self.0.spawn("HTTP/2 stream", future);
     }
 }

@@ -4,12 +4,15 @@
 //! connections while they live. A connection whose last response did not end cleanly is never used again. Each
 //! reserves its buffers in the worker's byte budget, and HTTP/2's receive windows with its streams; what rests gives way when the budget is needed.
 
+mod body;
 mod hearing;
-mod refused;
+mod http2;
 mod sender;
 mod shelf;
 mod taken;
+mod upload;
 
+pub(in crate::l7) use body::UpstreamBody;
 pub(in crate::l7) use hearing::Hearing;
 pub(in crate::l7) use sender::{SendError, Sender};
 pub(in crate::l7) use shelf::{Lease, Shelf};
@@ -24,6 +27,7 @@ use parking_lot::Mutex;
 use crate::balance::Ended;
 use crate::base::{Identity, ObjectKey, Reason, Str};
 use crate::l7::budget::client::Client;
+use crate::l7::message::connection_error::ConnectionError;
 use crate::l7::version::Version;
 use crate::model::Observation;
 use crate::reach::Failure;
@@ -37,7 +41,7 @@ pub(in crate::l7) enum UpstreamError {
     #[error(transparent)]
     Unreached(#[from] Failure),
     #[error("HTTP could not be set up with {address}: {error}")]
-    Handshake { address: SocketAddr, error: hyper::Error },
+    Handshake { address: SocketAddr, error: ConnectionError },
     #[error("no room for an upstream connection: {0}")]
     Overflow(String),
 }
@@ -119,5 +123,12 @@ impl Upstreams {
             |key: &Key| client.is_none_or(|client| client.is(&key.client, key.client_address));
         let shelves = self.shelves.lock();
         shelves.iter().filter(|(key, _)| is_meant(key)).map(|(_, shelf)| shelf.clear()).sum()
+    }
+}
+
+/// Requests on the connection are told of its end by themselves.
+fn note_end<E: std::fmt::Display>(ended: Result<(), E>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an upstream connection broke");
     }
 }

@@ -298,7 +298,8 @@ fn tunnels_are_served_where_their_requests_are_judged() {
         service
     };
     let far = || {
-        let far = Service { waypoint: bound_to("infra/wp"), ..service("a", "10.96.0.1", &[&pod()]) };
+        let far =
+            Service { waypoint: bound_to("infra/wp"), ..service("a", "10.96.0.1", &[&pod()]) };
         Fixture::default().workload(pod()).waypoint(waypoint("infra/wp")).service(far)
     };
     for (fixture, expected) in [

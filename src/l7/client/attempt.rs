@@ -9,7 +9,6 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use http::Response;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::judge::Judge;
@@ -31,7 +30,7 @@ use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::message::original::Original;
 use crate::l7::message::sent::Sent;
 use crate::l7::message::{deadline, headers};
-use crate::l7::upstream::{Lease, SendError, UpstreamError};
+use crate::l7::upstream::{Lease, SendError, UpstreamBody, UpstreamError};
 use crate::l7::worker::guards::{self, Asking};
 use crate::model::Retry;
 use crate::policy::{Denial, Verified};
@@ -53,7 +52,7 @@ pub(in crate::l7) struct Routed {
 
 /// A response, and what it came with.
 pub(in crate::l7) struct Got {
-    pub(in crate::l7) response: Response<Incoming>,
+    pub(in crate::l7) response: Response<UpstreamBody>,
     pub(in crate::l7) lease: Lease,
     pub(in crate::l7) upgrade: Option<Upgrade>,
     /// What is judged again of a request that lasts, where nobody else will do it. Boxed, because every future on the way up holds it.
@@ -268,7 +267,7 @@ impl Routed {
     pub(in crate::l7) async fn send_once(
         &self,
         mut arrived: Arrived,
-    ) -> Result<(Response<Incoming>, Lease), Answer> {
+    ) -> Result<(Response<UpstreamBody>, Lease), Answer> {
         let picked = self.plan.endpoint(&self.world, &self.session, &Attempts::default());
         let mut picked = picked.ok_or_else(|| self.nobody())?;
         let got = self.attempt_at(&mut picked, &mut arrived, &mut 0, None, |ended| ended).await;
@@ -540,7 +539,7 @@ impl Routed {
         let answer = self.session.context.broken(picked.address, &failed.error);
         let ended = match (failed.unsent || failed.refused, reused) {
             // The client's body ended before its length, or it broke the rules.
-            (false, _) if failed.error.is_user() => Ended::GivenUp,
+            (false, _) if failed.error.is_clients() => Ended::GivenUp,
             (false, _) => Ended::Broken,
             (true, true) => Ended::Stale,
             (true, false) => Ended::Unreached,

@@ -38,7 +38,7 @@ use crate::l7::exchange::upgrade::{self, Upgrade};
 use crate::l7::exchange::{Exchange, ResponseBody, relay, traced};
 use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Kept, Waits};
-use crate::l7::upstream::Lease;
+use crate::l7::upstream::{Lease, UpstreamBody};
 use crate::l7::worker::authorizer::Authorizer;
 use crate::l7::worker::guards::{self, Asking};
 use crate::l7::worker::serve::Handler;
@@ -314,7 +314,7 @@ impl Judged {
     /// Passes the application's response on, for as long as it is permitted.
     fn pass_on(
         self,
-        mut response: Response<Incoming>,
+        mut response: Response<UpstreamBody>,
         lease: Lease,
         upgrade: Option<Upgrade>,
         mut exchange: Box<Exchange>,

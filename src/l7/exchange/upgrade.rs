@@ -21,7 +21,7 @@ use super::{Exchange, ResponseBody};
 use crate::base::{Reason, Str};
 use crate::l7::message::{headers, watched};
 use crate::l7::tasks::Tasks;
-use crate::l7::upstream::Hearing;
+use crate::l7::upstream::{Hearing, UpstreamBody};
 use crate::sock::{self, Rewind, Transferred};
 
 /// Whose requests are `GET` (RFC 6455, 4.1).
@@ -128,7 +128,7 @@ impl Upgrade {
     pub(in crate::l7) fn switch<H: Send + Sync + 'static>(
         mut self,
         tasks: &Tasks,
-        mut response: Response<Incoming>,
+        mut response: Response<UpstreamBody>,
         exchange: Box<Exchange>,
         cut: impl Future<Output = (Reason, String)> + Send + 'static,
         hold: Arc<H>,

@@ -14,11 +14,15 @@ pub(in crate::l7) use uploaded::{Broken, Uploaded};
 
 use http::{HeaderMap, StatusCode};
 
+use super::connection_error::ConnectionError;
+
 /// Why a body does not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::l7) enum BodyError {
     #[error(transparent)]
     Broken(#[from] hyper::Error),
+    #[error(transparent)]
+    Upstream(#[from] ConnectionError),
     #[error("the route's timeout has passed")]
     Late,
     #[error("a policy refuses it since a change")]

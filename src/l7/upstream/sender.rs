@@ -1,38 +1,37 @@
 //! One HTTP connection to an application: set up, and sending requests on it.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use h2::client::SendRequest;
 use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version as HttpVersion};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::client::conn::{TrySendError, http1};
+use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use super::UpstreamError;
 use super::hearing::{End, Hearing};
-use super::refused::is_refused;
 use super::taken::Taken;
+use super::{UpstreamBody, UpstreamError, http2, note_end};
 use crate::l7::budget::buffers::Buffers;
-use crate::l7::budget::sizes::{
-    HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
-};
+use crate::l7::budget::sizes::{HTTP1_BUFFER, HTTP2_STREAMS};
 use crate::l7::message::body::{Expectation, RequestBody, Withheld};
+use crate::l7::message::connection_error::ConnectionError;
 use crate::l7::message::downstream::Downstream;
 use crate::l7::message::framing::{HYPER_HEADERS, LONGEST_HEAD};
 use crate::l7::message::head_copy::HeadCopy;
 use crate::l7::message::interim::Listening;
 use crate::l7::message::leaving::Leaving;
-use crate::l7::message::{refused, watched};
-use crate::l7::tasks::{Executor, Tasks};
+use crate::l7::message::refused;
+use crate::l7::tasks::Tasks;
 use crate::l7::version::Version;
-use crate::traffic::{PerConnection, Pings};
+use crate::traffic::PerConnection;
 use crate::tunnel::Carrier;
 
 /// How long a connection takes requests. A busy one would otherwise last for ever, and with it the tunnel that carries
@@ -42,6 +41,7 @@ const LIFETIME: Duration = Duration::from_secs(600);
 /// The sending end of a connection, or of one stream of it.
 pub(in crate::l7) struct Sender {
     kind: Kind,
+    tasks: Arc<Tasks>,
     buffers: Arc<Buffers>,
     made: Instant,
     /// The application has not asked for the body of its last request, so that nothing can follow it.
@@ -51,16 +51,16 @@ pub(in crate::l7) struct Sender {
 enum Kind {
     Http1(http1::SendRequest<RequestBody>, Arc<End>),
     /// With how many streams the application takes at once.
-    Http2(http2::SendRequest<RequestBody>, Arc<Taken>),
+    Http2(SendRequest<Bytes>, Arc<Taken>),
     /// The same, for one stream.
-    Stream(http2::SendRequest<RequestBody>, Arc<Taken>),
+    Stream(SendRequest<Bytes>, Arc<Taken>),
 }
 
 /// A request that got no response.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub(in crate::l7) struct SendError {
-    pub(in crate::l7) error: hyper::Error,
+    pub(in crate::l7) error: ConnectionError,
     /// Certainly nothing of it was sent, or the application did not look at it, and it was put back.
     pub(in crate::l7) unsent: bool,
     /// The application says that it has not looked at it, whether it was put back or not.
@@ -83,10 +83,19 @@ impl Sender {
         let most_fields = most_fields + usize::from(stream.leads_to_an_agent());
         let buffers = Arc::new(buffers);
         buffers.limit(limits);
-        let pings = limits.pings;
-        let kind = Kind::connect(tasks, most_fields, version, stream, (&buffers, pings)).await;
-        kind.map(|kind| Self { kind, buffers, made: Instant::now(), withheld: None })
-            .map_err(|error| UpstreamError::Handshake { address, error })
+        let connecting = async {
+            Ok(match version {
+                Version::Http1 => Kind::http1(tasks, most_fields, stream).await?,
+                Version::Http2 => {
+                    let connected = http2::connect(tasks, stream, &buffers, limits.pings).await;
+                    let (requests, taken) = connected?;
+                    Kind::Http2(requests, taken)
+                }
+            })
+        };
+        let kind = connecting.await.map_err(|error| UpstreamError::Handshake { address, error })?;
+        let (tasks, made) = (tasks.clone(), Instant::now());
+        Ok(Self { kind, tasks, buffers, made, withheld: None })
     }
 
     /// How long it may rest.
@@ -102,7 +111,7 @@ impl Sender {
     fn is_closed(&self) -> bool {
         match &self.kind {
             Kind::Http1(sender, _) => sender.is_closed(),
-            Kind::Http2(sender, _) | Kind::Stream(sender, _) => sender.is_closed(),
+            Kind::Http2(_, taken) | Kind::Stream(_, taken) => taken.has_ended(),
         }
     }
 
@@ -131,12 +140,6 @@ impl Sender {
         self.buffers.lifetime().map_or(LIFETIME, |lifetime| lifetime.min(LIFETIME))
     }
 
-    fn refuse(&self) {
-        if let Kind::Http2(_, taken) | Kind::Stream(_, taken) = &self.kind {
-            taken.refuse();
-        }
-    }
-
     /// The application has refused a request here: others go to another connection, which may be to another of its processes.
     fn has_refused(&self) -> bool {
         match &self.kind {
@@ -159,12 +162,11 @@ impl Sender {
     pub(super) fn is_ready(&self) -> bool {
         let open = match &self.kind {
             Kind::Http1(sender, _) => sender.is_ready(),
-            Kind::Http2(sender, taken) => {
+            Kind::Http2(_, taken) => {
                 let most = self.buffers.most_streams().unwrap_or(usize::MAX);
-                let most = taken.most().min(HTTP2_STREAMS as usize).min(most);
-                sender.is_ready() && self.streams() < most
+                self.streams() < taken.most().min(HTTP2_STREAMS as usize).min(most)
             }
-            Kind::Stream(sender, _) => sender.is_ready() && self.streams() < HTTP2_STREAMS as usize,
+            Kind::Stream(..) => self.streams() < HTTP2_STREAMS as usize,
         };
         open && !self.is_retired()
     }
@@ -191,7 +193,8 @@ impl Sender {
         let kind = Kind::Stream(sender.clone(), taken.clone());
         let buffers = self.buffers.clone();
         self.count();
-        Ok(Sender { kind, buffers, made: self.made, withheld: None })
+        let tasks = self.tasks.clone();
+        Ok(Sender { kind, tasks, buffers, made: self.made, withheld: None })
     }
 
     /// Sends a request in canonical form, and passes on what the application says before its response. The request is taken; one
@@ -200,7 +203,7 @@ impl Sender {
     pub(in crate::l7) async fn send(
         &mut self,
         request: &mut Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<UpstreamBody>, SendError> {
         let expectation = request.body().expectation();
         match &mut self.kind {
             Kind::Http1(sender, end) => {
@@ -210,46 +213,37 @@ impl Sender {
                 let heard = |sent: Option<&Sent>| hears(end, leaving.as_ref(), sent);
                 let sent = listening.to(response.as_mut(), heard).await;
                 self.withheld = expectation.filter(|_| sent.is_ok()).and_then(|it| it.withheld());
-                sent.map_err(|mut failed| {
+                sent.map(|response| response.map(UpstreamBody::Http1)).map_err(|mut failed| {
                     let unsent = put_back(request, failed.take_message().map(from_http1));
-                    SendError { error: failed.into_error(), unsent, refused: false }
+                    SendError { error: failed.into_error().into(), unsent, refused: false }
                 })
             }
             Kind::Http2(sender, taken) | Kind::Stream(sender, taken) => {
-                // hyper hears no 100 over HTTP/2.
+                // h2 hears no 100.
                 expectation.inspect(Expectation::is_met);
                 // A body may have begun to flow; only a route that retries keeps it. Boxed, because the future of every request in
                 // flight would be larger by it.
                 let copy = request.body().is_empty().then(|| Box::new(HeadCopy::of(request)));
                 to_http2(request, taken.is_encrypted());
-                let sent = sender.try_send_request(std::mem::take(request)).await;
-                sent.map_err(|mut failed| {
-                    let refused = is_refused(failed.error());
-                    let copy = copy.filter(|_| refused);
-                    let copy = copy.map(|head| head.with(RequestBody::default()));
-                    let unsent = failed.take_message().map(from_http2).or(copy);
-                    if refused {
-                        self.refuse();
+                let sent = http2::send(sender, &self.tasks, request).await;
+                sent.map_err(|http2::Failed { error, unsent }| {
+                    let refused = error.is_refused();
+                    if unsent {
+                        // It leaves, and others need not find that out.
+                        taken.end();
+                        from_http2(request);
                     }
-                    let unsent = put_back(request, unsent);
-                    SendError { error: failed.into_error(), unsent, refused }
+                    let copy = copy.filter(|_| refused && !unsent);
+                    let copy = copy.map(|head| head.with(RequestBody::default()));
+                    if refused {
+                        taken.refuse();
+                    }
+                    let unsent = put_back(request, copy) || unsent;
+                    SendError { error, unsent, refused }
                 })
             }
         }
     }
-}
-
-/// PINGs are answered by the application, or by the agent before it.
-fn http2_settings(tasks: &Arc<Tasks>, pings: Option<Pings>) -> http2::Builder<Executor> {
-    let mut builder = http2::Builder::new(Executor::Drivers(tasks.clone()));
-    builder.timer(TokioTimer::new());
-    if let Some(Pings { interval, timeout }) = pings {
-        builder
-            .keep_alive_interval(interval)
-            .keep_alive_timeout(timeout)
-            .keep_alive_while_idle(true);
-    }
-    builder
 }
 
 /// What a request became, as hyper tells it.
@@ -312,62 +306,18 @@ impl Drop for Sender {
 }
 
 impl Kind {
-    async fn connect(
+    async fn http1(
         tasks: &Arc<Tasks>,
         most_fields: usize,
-        version: Version,
         stream: Carrier,
-        (buffers, pings): (&Arc<Buffers>, Option<Pings>),
-    ) -> hyper::Result<Self> {
-        match version {
-            Version::Http1 => {
-                let end = Arc::new(End::default());
-                let io = TokioIo::new(Hearing::new(stream, end.clone()));
-                let (sender, connection) = http1_settings(most_fields).handshake(io).await?;
-                tasks.drive("upstream HTTP/1.1 connection", async move {
-                    note_end(connection.with_upgrades().await);
-                });
-                Ok(Kind::Http1(sender, end))
-            }
-            Version::Http2 => {
-                let is_encrypted = matches!(stream, Carrier::Tls(_));
-                let (io, exceeded, settings) = watched::Application::new(stream, buffers.clone());
-                let io = TokioIo::new(io);
-                let (sender, mut connection) = http2_settings(tasks, pings)
-                    .initial_stream_window_size(HTTP2_STREAM_WINDOW)
-                    .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
-                    .max_send_buf_size(HTTP2_SEND_BUFFER)
-                    // One request may go ahead of what the application says that it takes.
-                    .initial_max_send_streams(1)
-                    .max_header_list_size(LONGEST_HEAD as u32)
-                    .handshake(io)
-                    .await?;
-                let taken =
-                    Arc::new(Taken::new(connection.current_max_send_streams(), is_encrypted));
-                let known = taken.clone();
-                tasks.drive("upstream HTTP/2 connection", async move {
-                    // hyper reads in another task, and runs this one for a request only.
-                    let mut settings = pin!(settings.notified());
-                    let ended = poll_fn(|cx| {
-                        let is_taken = taken.is_told() || settings.as_mut().poll(cx).is_ready();
-                        let polled = Pin::new(&mut connection).poll(cx);
-                        taken.note(
-                            connection.current_max_send_streams(),
-                            is_taken || polled.is_ready(),
-                        );
-                        polled
-                    });
-                    tokio::select! {
-                        biased;
-                        ended = ended => note_end(ended),
-                        () = exceeded.happened() => {
-                            tracing::debug!("an application sent too many frames that carry nothing, or a head of too many fields");
-                        }
-                    }
-                });
-                Ok(Kind::Http2(sender, known))
-            }
-        }
+    ) -> Result<Self, ConnectionError> {
+        let end = Arc::new(End::default());
+        let io = TokioIo::new(Hearing::new(stream, end.clone()));
+        let (sender, connection) = http1_settings(most_fields).handshake(io).await?;
+        tasks.drive("upstream HTTP/1.1 connection", async move {
+            note_end(connection.with_upgrades().await);
+        });
+        Ok(Kind::Http1(sender, end))
     }
 }
 
@@ -383,13 +333,6 @@ fn http1_settings(most_fields: usize) -> http1::Builder {
         .allow_spaces_after_header_name_in_responses(true)
         .allow_obsolete_multiline_headers_in_responses(true);
     settings
-}
-
-/// Requests on the connection are told of its end by themselves.
-fn note_end(result: hyper::Result<()>) {
-    if let Err(error) = result {
-        tracing::debug!(%error, "an upstream connection broke");
-    }
 }
 
 /// hyper takes a GET whose body has no known length for one without a body, unless the head says otherwise.
@@ -422,10 +365,9 @@ fn to_http2(request: &mut Request<RequestBody>, is_encrypted: bool) {
     }
 }
 
-fn from_http2(mut request: Request<RequestBody>) -> Request<RequestBody> {
-    // What was canonical once can be made so again.
-    if crate::l7::message::headers::canonical(&mut request, None).is_err() {
+/// What was canonical once can be made so again.
+fn from_http2(request: &mut Request<RequestBody>) {
+    if crate::l7::message::headers::canonical(request, None).is_err() {
         tracing::warn!("a request that was not sent cannot be brought into canonical form again");
     }
-    request
 }

@@ -15,6 +15,7 @@ pub(super) struct Taken {
     is_told: AtomicBool,
     told: Notify,
     has_refused: AtomicBool,
+    has_ended: AtomicBool,
     /// The connection is under TLS to the application, which requests say.
     is_encrypted: bool,
 }
@@ -24,7 +25,8 @@ impl Taken {
     pub(super) fn new(most: usize, is_encrypted: bool) -> Self {
         let (most, is_told) = (AtomicUsize::new(most), AtomicBool::new(false));
         let (told, has_refused) = (Notify::new(), AtomicBool::new(false));
-        Self { most, is_told, told, has_refused, is_encrypted }
+        let has_ended = AtomicBool::new(false);
+        Self { most, is_told, told, has_refused, has_ended, is_encrypted }
     }
 
     pub(super) fn is_encrypted(&self) -> bool {
@@ -54,6 +56,15 @@ impl Taken {
 
     pub(super) fn has_refused(&self) -> bool {
         self.has_refused.load(Ordering::Relaxed)
+    }
+
+    /// The connection takes nothing more.
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
     }
 
     /// Waits until the application has said it, or has taken too long.

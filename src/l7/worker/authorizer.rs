@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::EXPECT;
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 
 use super::circuit::Call;
 use super::context::Context;
@@ -32,7 +32,7 @@ use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::Answer;
 use crate::l7::message::body::{Ahead, RequestBody, grpc_status};
 use crate::l7::message::{headers, sent};
-use crate::l7::upstream::{Key, Lease, UpstreamError};
+use crate::l7::upstream::{Key, Lease, UpstreamBody, UpstreamError};
 use crate::l7::version::Version;
 use crate::model::{AppProtocol, CheckProtocol, ExtAuthz, ProviderService, Service};
 use crate::reach::{self, Attempts, Downstream};
@@ -273,7 +273,7 @@ impl Authorizer<'_> {
         asked: Asked<'_>,
         mut check: Request<RequestBody>,
         reached: &AtomicBool,
-    ) -> Result<(Response<Incoming>, Lease), Failed> {
+    ) -> Result<(Response<UpstreamBody>, Lease), Failed> {
         let world = self.context.dependencies.world.snapshot();
         let service = service_of(&world, asked.service)
             .ok_or_else(|| format!("there is no service {}", asked.service))?;
@@ -343,7 +343,7 @@ impl Authorizer<'_> {
         to: &Picked,
         check: &mut Request<RequestBody>,
         reached: &AtomicBool,
-    ) -> Result<(Response<Incoming>, Lease), (Failed, Ended)> {
+    ) -> Result<(Response<UpstreamBody>, Lease), (Failed, Ended)> {
         let said = service.port(asked.port).map(|port| port.protocol).unwrap_or_default();
         let version = match (asked.is_http2, said) {
             (true, _) | (_, AppProtocol::Http2) => Version::Http2,
@@ -458,7 +458,7 @@ fn shown(provider: &ExtAuthz, seen: Option<&Ahead>) -> Result<Option<(Bytes, boo
 }
 
 /// The body of a provider's answer, if it is not too long, and its trailers.
-pub(super) async fn read(body: &mut Incoming) -> Result<(Bytes, HeaderMap), String> {
+pub(super) async fn read(body: &mut UpstreamBody) -> Result<(Bytes, HeaderMap), String> {
     let (mut read, mut trailers) = (BytesMut::new(), HeaderMap::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| format!("its answer broke off: {error}"))?;

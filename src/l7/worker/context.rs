@@ -15,7 +15,8 @@ use crate::l7::budget::seats::Seats;
 use crate::l7::budget::{Full, Reserved, Scope, Share};
 use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::arrived::Limits;
-use crate::l7::message::{framing, refused};
+use crate::l7::message::connection_error::ConnectionError;
+use crate::l7::message::framing;
 use crate::l7::tasks::Tasks;
 use crate::l7::upstream::{Sender, UpstreamError, Upstreams};
 use crate::l7::version::Version;
@@ -106,11 +107,11 @@ impl Context {
     }
 
     /// The answer where a request got no response from `address`: it left, or what it sent is none.
-    pub(in crate::l7) fn broken(&self, address: SocketAddr, error: &hyper::Error) -> Answer {
-        if !refused::breaks_rules(error) {
+    pub(in crate::l7) fn broken(&self, address: SocketAddr, error: &ConnectionError) -> Answer {
+        if !error.breaks_rules() {
             return Answer::unreachable(Reason::PeerReset, format!("{address}: {error}"));
         }
-        let found = refused::told(error, self.dependencies.settings.max_headers);
+        let found = error.told(self.dependencies.settings.max_headers);
         Answer::bad_gateway(format!("{address}: the application's response: {found}"))
     }
 

@@ -203,7 +203,8 @@ async fn serve_http2<H: Handler>(
     let service = service_fn(|request| {
         taken.fetch_add(1, Ordering::Relaxed);
         let (handler, seat) = (handler.clone(), seat.clone());
-        async move { Ok::<_, Infallible>(answer(handler, &seat, request).await) }
+        // Boxed at once, because it is large, and hyper and what runs it move it several times.
+        Box::pin(async move { Ok::<_, Infallible>(answer(handler, &seat, request).await) })
     });
     let connection = http2_settings(context).serve_connection(TokioIo::new(io), service);
     let connection = pin!(connection);
@@ -283,7 +284,7 @@ fn http1_settings(most_fields: usize) -> http1::Builder {
 }
 
 fn http2_settings(context: &Arc<Context>) -> http2::Builder<Executor> {
-    let mut settings = http2::Builder::new(Executor::Streams(context.tasks.clone()));
+    let mut settings = http2::Builder::new(Executor(context.tasks.clone()));
     let limits = &context.dependencies.settings;
     // A client that waits for a stream is better off than one that is answered 503 beyond its share.
     let share = limits.max_requests * limits.tenant_share / 100 * limits.client_share / 100;
