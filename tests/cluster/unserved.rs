@@ -40,7 +40,7 @@ spec: { configPatches: [] }
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: { name: ratings, namespace: bookinfo }
-spec: { host: ratings, trafficPolicy: { tls: { mode: SIMPLE } } }
+spec: { host: ratings, trafficPolicy: { tls: { mode: SIMPLE, credentialName: ratings } } }
 ";
 
 #[test]
