@@ -85,10 +85,10 @@ impl Future for Upload {
             if this.waiting.is_some() && !ready!(this.poll_room(cx)) {
                 return Poll::Ready(Ok(()));
             }
-            if let Some((data, is_last)) = this.waiting.take() {
-                if this.stream.send_data(data, is_last).is_err() || is_last {
-                    return Poll::Ready(Ok(()));
-                }
+            if let Some((data, is_last)) = this.waiting.take()
+                && (this.stream.send_data(data, is_last).is_err() || is_last)
+            {
+                return Poll::Ready(Ok(()));
             }
             if ready!(this.poll_read(cx))?.is_none() {
                 return Poll::Ready(Ok(()));
