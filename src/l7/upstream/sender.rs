@@ -227,13 +227,14 @@ impl Sender {
                 to_http2(request, taken.is_encrypted());
                 let sent = http2::send(sender, &self.tasks, request).await;
                 sent.map_err(|http2::Failed { error, unsent }| {
-                    let refused = error.is_refused();
+                    // A connection that takes nothing more refuses no request: it was not asked.
+                    let refused = !unsent && error.is_refused();
                     if unsent {
                         // It leaves, and others need not find that out.
                         taken.end();
                         from_http2(request);
                     }
-                    let copy = copy.filter(|_| refused && !unsent);
+                    let copy = copy.filter(|_| refused);
                     let copy = copy.map(|head| head.with(RequestBody::default()));
                     if refused {
                         taken.refuse();
