@@ -36,7 +36,7 @@ pub const MAX_WEIGHT: usize = 1024 * 1024;
 /// How many groups an expression may have whose groups are looked at, with the whole match. Each costs a place for every state.
 const MAX_GROUPS: usize = 32;
 
-/// An expression that is compiled. Clones are the same one.
+/// An expression, compiled while its object is in force. Clones are the same one.
 #[derive(Clone)]
 pub struct Regex(Arc<Compiled>);
 
@@ -126,8 +126,8 @@ impl Regex {
         Ok(regex)
     }
 
-    /// Asks something of the compiled form. `None` cannot be: what was laid down has been compiled before. A request that began when
-    /// its object was in force compiles it for itself.
+    /// Asks something of the compiled form. A request that began when its object was in force compiles it for itself. `None` only if
+    /// that fails, which it did not when the object was read.
     fn with<T>(&self, ask: impl FnOnce(&meta::Regex) -> T) -> Option<T> {
         if let Some(form) = &*self.0.form.load() {
             return Some(ask(form));

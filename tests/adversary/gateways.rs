@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 
 use crate::authority::service;
 use crate::recorder::Recorder;
+use crate::rules::CATCHER;
 use crate::support::lab::PORT;
 use crate::support::lab::manifests::Key;
 use crate::{WAYPOINT, besieged, settle};
@@ -13,13 +14,8 @@ const VICTIM: &str = "details-v1";
 /// Makes a pod a gateway.
 const GATEWAY: &str = "gateway.networking.k8s.io/gateway-name=edge";
 
-/// The accomplice's application, and what leads there whatever is addressed to the attacker's Service.
+/// Leads to the accomplice's application whatever is addressed to the attacker's Service.
 const HIJACK: &str = "
-apiVersion: v1
-kind: Service
-metadata: {name: catcher, namespace: evil}
-spec: {clusterIP: 10.96.66.1, selector: {app: accomplice}, ports: [{name: http, port: 9080}]}
----
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: claimed, namespace: evil}
@@ -43,7 +39,7 @@ spec:
 #[test]
 fn no_service_of_another_namespace_takes_what_gateways_send() -> Result<()> {
     let evil = WAYPOINT.replace("bookinfo", "evil");
-    let mut lab = besieged(&[&evil, HIJACK])?;
+    let mut lab = besieged(&[&evil, CATCHER, HIJACK])?;
     let catcher = Recorder::start(&lab, "accomplice")?;
     let pod = lab.address(VICTIM)?;
     let labels = "istio.io/use-waypoint: waypoint, istio.io/ingress-use-waypoint: 'true'";

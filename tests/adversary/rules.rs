@@ -16,7 +16,7 @@ const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 const HEADERS: &str = "http://details.bookinfo:9080/headers";
 
 /// The accomplice's application.
-const CATCHER: &str = "
+pub(crate) const CATCHER: &str = "
 apiVersion: v1
 kind: Service
 metadata: {name: catcher, namespace: evil}

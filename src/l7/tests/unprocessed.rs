@@ -60,6 +60,16 @@ async fn refusing(how: How) -> (SocketAddr, Arc<[AtomicUsize; 2]>) {
     (at, counts)
 }
 
+/// The kind, the flags and the stream of the next frame.
+async fn next_frame(stream: &mut TcpStream) -> std::io::Result<(u8, u8, u32)> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await?;
+    let [a, b, c, kind, flags, id @ ..] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+    stream.read_exact(&mut payload).await?;
+    Ok((kind, flags, u32::from_be_bytes(id)))
+}
+
 async fn serve(
     mut stream: TcpStream,
     refuses: Option<How>,
@@ -68,12 +78,7 @@ async fn serve(
     stream.read_exact(&mut [0; 24]).await?;
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
     loop {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).await?;
-        let [a, b, c, kind, flags, id @ ..] = head;
-        let id = u32::from_be_bytes(id);
-        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-        stream.read_exact(&mut payload).await?;
+        let (kind, flags, id) = next_frame(&mut stream).await?;
         let second = id == 3;
         match (kind, refuses.filter(|_| second)) {
             (SETTINGS, _) if flags & LAST == 0 => {
@@ -169,12 +174,7 @@ async fn refuse_all(stream: &mut TcpStream, asked: &AtomicUsize) -> std::io::Res
     stream.read_exact(&mut [0; 24]).await?;
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
     loop {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).await?;
-        let [a, b, c, kind, flags, id @ ..] = head;
-        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-        stream.read_exact(&mut payload).await?;
-        let id = u32::from_be_bytes(id);
+        let (kind, flags, id) = next_frame(stream).await?;
         let answer = match kind {
             SETTINGS if flags & LAST == 0 => frame(SETTINGS, LAST, 0, &[]),
             HEADERS => {

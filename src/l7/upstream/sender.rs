@@ -83,17 +83,14 @@ impl Sender {
         let most_fields = most_fields + usize::from(stream.leads_to_an_agent());
         let buffers = Arc::new(buffers);
         buffers.limit(limits);
-        let connecting = async {
-            Ok(match version {
-                Version::Http1 => Kind::http1(tasks, most_fields, stream).await?,
-                Version::Http2 => {
-                    let connected = http2::connect(tasks, stream, &buffers, limits.pings).await;
-                    let (requests, taken) = connected?;
-                    Kind::Http2(requests, taken)
-                }
-            })
+        let kind = match version {
+            Version::Http1 => Kind::http1(tasks, most_fields, stream).await,
+            Version::Http2 => {
+                let connected = http2::connect(tasks, stream, &buffers, limits.pings).await;
+                connected.map(|(requests, taken)| Kind::Http2(requests, taken))
+            }
         };
-        let kind = connecting.await.map_err(|error| UpstreamError::Handshake { address, error })?;
+        let kind = kind.map_err(|error| UpstreamError::Handshake { address, error })?;
         let (tasks, made) = (tasks.clone(), Instant::now());
         Ok(Self { kind, tasks, buffers, made, withheld: None })
     }

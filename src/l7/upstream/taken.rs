@@ -1,4 +1,4 @@
-//! How many streams at once an application takes on one HTTP/2 connection.
+//! How many streams at once an application takes on one HTTP/2 connection, and whether it takes any more.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
