@@ -23,8 +23,12 @@ pub struct Table {
 #[derive(Debug)]
 pub struct Group {
     members: Box<[Member]>,
+    /// The members' salts, side by side: a key is mixed with each of them.
+    salts: Box<[u64]>,
     /// The sum of the members' weights.
     weight: u64,
+    /// Whether some weights differ from others.
+    is_weighted: bool,
     /// Of the traffic, beside the other groups, where these have shares.
     share: u32,
     /// Members that were taken in turn.
@@ -79,13 +83,25 @@ impl Table {
 impl Group {
     pub fn new(members: Vec<Member>, share: u32) -> Self {
         let weight = members.iter().map(Member::share).sum();
+        let is_weighted = members.windows(2).any(|two| two[0].share() != two[1].share());
+        let salts = members.iter().map(|member| member.salt).collect();
         // Agents that start together must not begin with the same endpoint.
         let turns = AtomicU64::new(fastrand::u64(..));
-        Self { members: members.into(), weight, share, turns }
+        Self { members: members.into(), salts, weight, is_weighted, share, turns }
     }
 
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// The salt of each member.
+    pub fn salts(&self) -> &[u64] {
+        &self.salts
+    }
+
+    /// Whether some members have more weight than others.
+    pub fn is_weighted(&self) -> bool {
+        self.is_weighted
     }
 
     pub fn share(&self) -> u32 {
