@@ -23,8 +23,9 @@ use work::Meter;
 /// How often each piece runs for one count: enough for random choices and states to even out.
 const RUNS: usize = 200;
 
-/// By how much a count may be above what is recorded, in percent.
-const TOLERANCE: u64 = 10;
+/// By how much a count may be above what is recorded, in percent. Changes elsewhere move what the compiler inlines: the same code
+/// has been seen to take 9 % more.
+const TOLERANCE: u64 = 15;
 /// By how much a count may be below what is recorded, in percent. It is to be recorded as well, or it could grow again unseen; but
 /// it may be the luck of one build that the compiler inlined more.
 const STALE: u64 = 25;
@@ -52,7 +53,7 @@ const COUNTED: &str = "*count_these_instructions*";
 /// The head of the file with the records.
 const ABOUT: &str = "\
 # Instructions of one run of each piece in `benches/work`, by architecture: `scripts/instructions --record` writes them.
-# A commit that makes a piece grow by more than a tenth changes its number here, and says why.
+# A commit that makes a piece grow by more than the tolerance changes its number here, and says why.
 ";
 
 /// Counts, by the piece's name.
