@@ -9,6 +9,7 @@ mod deliver;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod inbound;
+mod judged_by_name;
 mod listen;
 mod named;
 mod outbound;

@@ -31,7 +31,7 @@ mod tokens;
 mod told;
 pub mod values;
 
-pub use asked::{Connection, Denial, Request};
+pub use asked::{Connection, Denial, Request, unjudged};
 pub use authority::{lends_the_clients_name, speaks_for};
 pub use bearer::{Bearer, Checked, Verified, check, rules as token_rules};
 pub use dialled::{Destination, Guard, Ways};

@@ -85,6 +85,9 @@ pub struct Downstream<'a> {
     pub address: SocketAddr,
     /// Sockets in the client's network namespace.
     pub sockets: &'a Arc<dyn SocketFactory>,
+    /// The server that the client asks for in TLS, as policies compare it; `None` where that was not read
+    /// ([`Connection::server_name`]).
+    pub server_name: Option<&'a str>,
 }
 
 impl<'a> Downstream<'a> {
@@ -94,7 +97,12 @@ impl<'a> Downstream<'a> {
     }
 
     fn connection(&self, destination: SocketAddr) -> Connection<'a> {
-        Connection { client: Some(&self.client.identity), source: self.address.ip(), destination }
+        Connection {
+            client: Some(&self.client.identity),
+            source: self.address.ip(),
+            destination,
+            server_name: self.server_name,
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 mod accept;
 mod copy;
 mod factory;
+pub mod hello;
 mod namespace;
 mod options;
 mod original;

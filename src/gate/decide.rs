@@ -31,6 +31,9 @@ impl Gate {
         views: Option<Views<'a>>,
     ) -> Result<Permit, Denial> {
         self.admit(connection)?;
+        if views.is_none() && connection.server_name.is_none() && self.reads_server_name(connection) {
+            return Err(Denial::unread());
+        }
         let mutations = views.and_then(|it| it.providers.mutations());
         let sent = views.map(|it| it.sent).filter(|_| !self.restrictions.is_empty());
         let seen = views.map(|it| if self.speaks { it.sent } else { it.arrived });
@@ -67,6 +70,16 @@ impl Gate {
             told,
             asks,
         })
+    }
+
+    /// Whether some policy needs the name of the server that the client asks for in TLS. Clients that plaintext refuses need not
+    /// say it.
+    fn reads_server_name(&self, connection: &Connection<'_>) -> bool {
+        let guards = self.waypoint_sets.iter().chain(&self.restrictions);
+        let mut guards = guards.map(|it| (&it.set, it.destination(connection.destination)));
+        let own = Destination::itself(connection.destination);
+        guards.any(|(set, to)| set.reads_server_name(to))
+            || self.own.iter().any(|set| set.reads_server_name(own))
     }
 
     /// What needs no policy to be refused.

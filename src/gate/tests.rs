@@ -7,6 +7,7 @@ mod guards;
 mod notes;
 mod ports;
 mod properties;
+mod server_names;
 mod tokens;
 
 use std::sync::Arc;
@@ -108,6 +109,7 @@ impl<'a> Attempt<'a> {
             client: client.as_ref(),
             source: "10.0.9.9".parse().unwrap(),
             destination: "10.0.0.1:8080".parse().unwrap(),
+            server_name: None,
         };
         let method = self.request.map(|(method, _)| method.parse::<Method>().unwrap());
         let request = self.request.zip(method.as_ref()).map(|((_, path), method)| Request {
@@ -389,6 +391,7 @@ fn a_route_to_another_services_pods_is_believed_only_when_verified() {
         client: Some(&client),
         source: "10.0.9.9".parse().unwrap(),
         destination: "10.0.0.1:8080".parse().unwrap(),
+        server_name: None,
     };
     assert!(verified.decide(&connection, None).is_ok());
 }

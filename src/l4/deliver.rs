@@ -32,6 +32,8 @@ pub(super) struct Arrival {
     pub(super) forwarded_host: Option<Str>,
     /// What a client's proxy says of a client that the mesh does not know; for labels.
     pub(super) baggage: Option<Box<Baggage>>,
+    /// The server that the client asks for in TLS, where policies need to know ([`Connection::server_name`]).
+    pub(super) server_name: Option<Str>,
     /// From a workload of this node, without a tunnel.
     pub(super) in_process: bool,
     pub(super) cut: Cut,
@@ -43,6 +45,7 @@ pub(super) enum Judgement {
     Guard(Str, Option<Meter>),
     /// With what tells when this must be judged anew, and what its bytes are counted by.
     Permit(Permit, JudgementChanges, Option<Meter>),
+    /// Not, or not before the server's name is known.
     Deny(Denial),
     /// A limit of connections is reached, and which.
     Limit(String),
@@ -60,6 +63,7 @@ impl Arrival {
             client: self.client.as_ref(),
             source: self.peer.ip(),
             destination: self.destination,
+            server_name: self.server_name.as_deref(),
         }
     }
 }
@@ -246,7 +250,7 @@ impl Proxy {
             destination_address: SocketAddr::new(arrival.destination.ip(), wire_port),
             dialled: arrival.destination,
             hbone_authority: tunnelled.then_some(arrival.destination),
-            server_name: None,
+            server_name: arrival.server_name.clone().filter(|name| !name.is_empty()),
             waypoint_principal: waypoint.map(|waypoint| Str::from(waypoint.to_string())),
             policy,
             notes,

@@ -187,6 +187,7 @@ impl Proxy {
             destination: local,
             forwarded_host: None,
             baggage: None,
+            server_name: None,
             in_process: false,
             cut: Cut::with_workload(&self.cancel),
         };
@@ -260,6 +261,7 @@ impl Proxy {
             peer,
             destination: SocketAddr::new(address, port),
             forwarded_host: incoming.request.forwarded_host.clone(),
+            server_name: None,
             in_process: incoming.is_local(),
             cut,
         };
@@ -275,6 +277,12 @@ impl Proxy {
             }
         };
         match self.judge(&arrival) {
+            Judgement::Deny(denial) if denial.unread => {
+                match incoming.accept(Some(&self.baggage(&arrival.workload))) {
+                    Ok(stream) => Box::pin(self.judge_by_name(arrival, stream)).await,
+                    Err(error) => self.lost(&arrival, &error),
+                }
+            }
             Judgement::Deny(denial) => {
                 self.deny_arrival(&arrival, denial);
                 incoming.refuse(StatusCode::UNAUTHORIZED);

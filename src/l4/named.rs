@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Proxy;
-use super::outbound::Outbound;
+use super::outbound::{Begins, Outbound};
 use super::routed::read_hello;
 use crate::base::{Reason, Str};
 use crate::model::{Resolution, Service};
@@ -41,7 +41,7 @@ impl Proxy {
         service: &Service,
         claim: Str,
     ) -> Result<(), Failure> {
-        outbound.claim = Some(claim.clone());
+        outbound.begins = Begins::Naming(claim.clone());
         if service.resolution != Resolution::Dynamic {
             return Ok(());
         }

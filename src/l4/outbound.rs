@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
 
 use super::listen::Accepted;
@@ -10,11 +11,13 @@ use super::{Proxy, deliver};
 use crate::balance::Picked;
 use crate::base::{Reason, Str};
 use crate::model::{Service, Workload};
+use crate::policy::unjudged;
 use crate::reach::{
     self, Ask, Asked, Downstream, Failure, Lent, Reached, Unreached, cut_after_a_change,
 };
 use crate::route::{self, Decision};
-use crate::sock::{self, Duplex};
+use crate::sock::hello::{self, Opening};
+use crate::sock::{self, Duplex, Rewind};
 use crate::telemetry::{ConnectionStart, Reporter};
 use crate::trace::{Kind, Span};
 use crate::tunnel::RoutedConnection;
@@ -23,6 +26,37 @@ use crate::world;
 /// The name of the service in labels where REGISTRY_ONLY rejects a connection, as sidecars have it (Istio, "Monitoring Blocked
 /// and Passthrough External Service Traffic").
 const BLACK_HOLE: Str = arcstr::literal!("BlackHoleCluster");
+
+/// What is known of what a client begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Begins {
+    Unread,
+    /// TLS that asks for a server of this name, as it was sent.
+    Naming(Str),
+    /// With TLS that names no server, or with something else.
+    Nameless,
+    /// Too little came in time, or what cannot be understood.
+    Unclear,
+}
+
+impl Begins {
+    /// The name that the client claims.
+    pub(super) fn claim(&self) -> Option<&Str> {
+        match self {
+            Self::Naming(name) => Some(name),
+            Self::Unread | Self::Nameless | Self::Unclear => None,
+        }
+    }
+
+    /// The name as policies compare it: empty where none is asked for.
+    fn server_name(&self) -> Option<Str> {
+        match self {
+            Self::Naming(name) => Some(Opening::Tls(Some(name.to_string())).server_name()),
+            Self::Nameless => Some(Str::default()),
+            Self::Unread | Self::Unclear => None,
+        }
+    }
+}
 
 /// One outbound connection.
 pub(super) struct Outbound {
@@ -36,8 +70,8 @@ pub(super) struct Outbound {
     pub(super) routed: bool,
     /// The subset of the backend's endpoints, where a route names one.
     pub(super) subset: Option<Str>,
-    /// The name of the server that the first message of TLS asks for, where it was read.
-    pub(super) claim: Option<Str>,
+    /// What is known of its first bytes.
+    pub(super) begins: Begins,
     /// The route that leads on in the client's name, where that is another namespace's.
     pub(super) lent: Option<Box<Lent>>,
 }
@@ -46,7 +80,7 @@ impl Outbound {
     fn ask<'a>(&'a self, service: &'a Arc<Service>) -> Ask<'a> {
         let dialled = SocketAddr::new(self.dialled.ip(), self.port);
         let (service, subset) = (Asked::Decided(service), self.subset.as_deref());
-        let (routed, claim) = (self.routed.then_some(self.dialled.port()), self.claim.as_deref());
+        let (routed, claim) = (self.routed.then_some(self.dialled.port()), self.begins.claim().map(Str::as_str));
         Ask { service, dialled, routed, subset, claim, lent: self.lent.as_deref() }
     }
 
@@ -73,8 +107,8 @@ impl Proxy {
         // The decision is taken over one snapshot, which is let go before anything is awaited.
         let decision = route::decide(&self.shared.world.load(), &client, dialled);
         let port = dialled.port();
-        let (routed, subset, claim, lent) = (false, None, None, None);
-        let outbound = Outbound { accepted, client, dialled, port, routed, subset, claim, lent };
+        let (routed, subset, begins, lent) = (false, None, Begins::Unread, None);
+        let outbound = Outbound { accepted, client, dialled, port, routed, subset, begins, lent };
         match decision {
             Decision::Refuse { reason, why } => {
                 self.refuse_outbound(&outbound, None, Failure { reason, why }.into());
@@ -135,11 +169,15 @@ impl Proxy {
         whole: impl FnOnce(TcpStream) -> S,
     ) {
         let reached = {
-            let from = self.downstream(&outbound);
+            let server_name = outbound.begins.server_name();
+            let from = Downstream { server_name: server_name.as_deref(), ..self.downstream(&outbound) };
             Box::pin(self.reach.endpoint(&from, &outbound.ask(service))).await
         };
         match reached {
             Ok(reached) => self.copy(outbound, reached, Some(service), whole).await,
+            Err(unreached) if unreached.unread && outbound.begins == Begins::Unread => {
+                self.carry_by_claim(outbound, service).await;
+            }
             Err(mut unreached) => {
                 let to = unreached.picked.take();
                 let to = to.unwrap_or_else(|| Picked::dialled(outbound.dialled, None));
@@ -148,9 +186,32 @@ impl Proxy {
         }
     }
 
+    /// The same once it is known which server the client asks for in TLS, which policies need.
+    fn carry_by_claim<'a>(
+        &'a self,
+        mut outbound: Outbound,
+        service: &'a Arc<Service>,
+    ) -> BoxFuture<'a, ()> {
+        let reading = async move {
+            let wait = self.shared.settings.connect_timeout;
+            let (opening, front) = hello::read(&mut outbound.accepted.stream, wait).await;
+            outbound.begins = match opening {
+                Ok(Opening::Tls(Some(name))) => Begins::Naming(name.into()),
+                Ok(Opening::Tls(None) | Opening::Other) => Begins::Nameless,
+                Err(unread) => {
+                    let reason = unread.reason(Reason::Denied);
+                    let failure = Failure { reason, why: unjudged(&unread) };
+                    return self.refuse_routed(&outbound, service, failure);
+                }
+            };
+            self.carry_to_service(outbound, service, |stream| Rewind { front, stream }).await;
+        };
+        Box::pin(reading)
+    }
+
     fn downstream<'a>(&'a self, outbound: &'a Outbound) -> Downstream<'a> {
         let (client, address) = (&outbound.client, outbound.accepted.peer);
-        Downstream { client, address, sockets: &self.sockets }
+        Downstream { client, address, sockets: &self.sockets, server_name: None }
     }
 
     /// Copies until both sides have ended, or until a change no longer permits connections like this one to the service.
@@ -174,13 +235,16 @@ impl Proxy {
         };
         let record = self.shared.telemetry.connection(start).within(Some(&self.room));
         let mut record = record.traced(self.span(&outbound.client, service));
-        let Outbound { accepted, client, dialled, port, routed, subset, claim: _, lent } = outbound;
+        let Outbound { accepted, client, dialled, port, routed, subset, begins, lent } = outbound;
         let Accepted { stream, peer, place } = accepted;
+        let server_name = begins.server_name();
         let stream = whole(stream);
         async move {
             // Held until the end.
             let _ = &place;
-            let from = Downstream { client: &client, address: peer, sockets: &self.sockets };
+            let server_name = server_name.as_deref();
+            let from =
+                Downstream { client: &client, address: peer, sockets: &self.sockets, server_name };
             let denied = async {
                 // In memory of their own, since they are larger than what most connections need besides.
                 let Some(service) = service else {
@@ -263,7 +327,7 @@ impl Proxy {
             destination_address: endpoint.map_or(outbound.dialled, Picked::wire_address),
             dialled: outbound.dialled,
             hbone_authority: server.and(endpoint).map(|endpoint| endpoint.address),
-            server_name: outbound.claim.clone(),
+            server_name: outbound.begins.claim().cloned(),
             waypoint_principal: None,
             policy: None,
             notes: Vec::new(),

@@ -8,7 +8,7 @@ use super::listen::Accepted;
 use super::places::Way;
 use crate::base::Reason;
 use crate::gate::Permit;
-use crate::sock;
+use crate::sock::{self, Duplex};
 use crate::tunnel::{Carrier, Cut, GuardedConnection};
 use crate::world::JudgementChanges;
 
@@ -29,6 +29,7 @@ impl Proxy {
             destination,
             forwarded_host: None,
             baggage: None,
+            server_name: None,
             in_process: false,
             cut: Cut::with_workload(&self.cancel),
         };
@@ -40,6 +41,10 @@ impl Proxy {
             Err(why) => return self.refuse_arrival(&arrival, Reason::Overflow, &why),
         }
         match self.judge(&arrival) {
+            Judgement::Deny(denial) if denial.unread => {
+                let stream = Carrier::Tcp(accepted.stream);
+                Box::pin(self.judge_by_name(arrival, stream)).await;
+            }
             Judgement::Deny(denial) => self.deny_arrival(&arrival, denial),
             Judgement::Limit(why) => self.refuse_arrival(&arrival, Reason::RateLimited, &why),
             Judgement::Guard(worker, meter) => {
@@ -60,15 +65,16 @@ impl Proxy {
             }
             Judgement::Permit(permit, changes, meter) => {
                 let stream = Carrier::Tcp(accepted.stream).paced(meter);
-                self.carry_plaintext(&arrival, stream, permit, changes).await;
+                self.carry_permitted(&arrival, stream, permit, changes).await;
             }
         }
     }
 
-    async fn carry_plaintext(
+    /// Connects to the application, and copies.
+    pub(super) async fn carry_permitted<D: Duplex>(
         &self,
         arrival: &Arrival,
-        stream: Carrier,
+        stream: D,
         permit: Permit,
         changes: JudgementChanges,
     ) {

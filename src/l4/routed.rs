@@ -7,24 +7,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use bytes::Bytes;
+use tokio::io::AsyncRead;
 
 use super::Proxy;
-use super::outbound::Outbound;
+use super::outbound::{Begins, Outbound};
 use crate::base::{Reason, Str};
 use crate::model::{BackendRef, NameMatch, Resolution, Service, StreamRoute};
 use crate::reach::{Failure, Lent};
 use crate::route::{self, Streams};
 use crate::sock::Rewind;
+use crate::sock::hello::{self, Opening};
 use crate::world::World;
-
-/// How much of a client's first message of TLS is read, in bytes. With post-quantum key shares it has about two thousand; a record
-/// of TLS holds at most 16 KiB.
-const LONGEST_HELLO: usize = 16 * 1024;
-/// Read at once.
-const CHUNK: usize = 2 * 1024;
 
 impl Proxy {
     /// Carries the connection to the backend whose turn it is.
@@ -38,7 +32,7 @@ impl Proxy {
             Ok(front) => front,
             Err(failure) => return self.refuse_routed(&outbound, &service, failure),
         };
-        let name = outbound.claim.as_deref();
+        let name = outbound.begins.claim().map(Str::as_str);
         let found = match routes {
             Streams::Tcp(route) => Ok(Some(route)),
             Streams::Named { rules, rest } => {
@@ -81,16 +75,20 @@ impl Proxy {
         let is_needed =
             matches!(routes, Streams::Tls(_)) || service.resolution == Resolution::Dynamic;
         let stream = &mut outbound.accepted.stream;
-        let (claim, front) = match routes {
-            _ if is_needed => {
-                let (name, front) = Box::pin(read_hello(stream, wait)).await?;
-                (Some(name), front)
-            }
-            Streams::Named { .. } => Box::pin(peek_hello(stream, wait)).await,
-            Streams::Tcp(_) | Streams::Tls(_) => (None, Bytes::new()),
-        };
-        if let Some(claim) = claim {
-            self.claims(outbound, service, claim.into())?;
+        if is_needed {
+            let (name, front) = Box::pin(read_hello(stream, wait)).await?;
+            self.claims(outbound, service, name.into())?;
+            return Ok(front);
+        }
+        if !matches!(routes, Streams::Named { .. }) {
+            return Ok(Bytes::new());
+        }
+        // A client that waits for the server to speak gets no longer, and then names none.
+        let (opening, front) = Box::pin(hello::read(stream, wait)).await;
+        match opening {
+            Ok(Opening::Tls(Some(name))) => self.claims(outbound, service, name.into())?,
+            Ok(Opening::Tls(None) | Opening::Other) => outbound.begins = Begins::Nameless,
+            Err(_) => outbound.begins = Begins::Unclear,
         }
         Ok(front)
     }
@@ -133,41 +131,24 @@ fn backend(
     }
 }
 
-/// Reads until the client's first message of TLS is complete: the name of the server that it wants, and what was read. Waits
-/// `wait` for all of it.
+/// The name of the server that the client asks for in TLS, and what was read of the client. Waits `wait` for it.
 pub(super) async fn read_hello<S: AsyncRead + Unpin>(
     stream: &mut S,
     wait: Duration,
 ) -> Result<(String, Bytes), Failure> {
     let refused = |why: &str| Failure { reason: Reason::NoRoute, why: why.to_owned() };
-    let reading = async {
-        let mut read = BytesMut::new();
-        let mut acceptor = Acceptor::default();
-        loop {
-            let known = read.len();
-            read.reserve(CHUNK);
-            match stream.read_buf(&mut read).await {
-                Ok(0) => {
-                    let why = "the client closed before it named a server (TLS, SNI)".to_owned();
-                    return Err(Failure { reason: Reason::PeerReset, why });
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    return Err(Failure { reason: Reason::PeerReset, why: error.to_string() });
-                }
-            }
-            if let Some(name) = hello(&mut acceptor, &read[known..])? {
-                return Ok((name, read.freeze()));
-            }
-            if read.len() >= LONGEST_HELLO {
-                return Err(refused("the first message of TLS is longer than 16 KiB"));
-            }
+    let (opening, front) = hello::read(stream, wait).await;
+    match opening {
+        Ok(Opening::Tls(Some(name))) => Ok((name, front)),
+        Ok(Opening::Tls(None)) => Err(refused("the client names no server (TLS, SNI)")),
+        Ok(Opening::Other) => {
+            Err(refused("what the client sends is not TLS, which names the server"))
         }
-    };
-    let why = "the client sent no complete first message of TLS in time, which names the server";
-    tokio::time::timeout(wait, reading)
-        .await
-        .unwrap_or_else(|_| Err(Failure { reason: Reason::Timeout, why: why.to_owned() }))
+        Err(unread) => {
+            let reason = unread.reason(Reason::NoRoute);
+            Err(Failure { reason, why: unread.to_string() })
+        }
+    }
 }
 
 /// The first rule that has the name.
@@ -181,128 +162,25 @@ fn first_named(
     matching.next().map(|(_, route)| route)
 }
 
-/// The name of the server, if the client begins with TLS and names one, and what was read. A client that waits for the server to
-/// speak gets no longer than `wait`.
-async fn peek_hello<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    wait: Duration,
-) -> (Option<String>, Bytes) {
-    let mut read = BytesMut::new();
-    let mut acceptor = Acceptor::default();
-    let reading = async {
-        while read.len() < LONGEST_HELLO {
-            let known = read.len();
-            read.reserve(CHUNK);
-            stream.read_buf(&mut read).await.ok().filter(|count| *count > 0)?;
-            match hello(&mut acceptor, &read[known..]) {
-                Ok(None) => {}
-                Ok(name) => return name,
-                Err(_) => return None,
-            }
-        }
-        None
-    };
-    let name = tokio::time::timeout(wait, reading).await.ok().flatten();
-    (name, read.freeze())
-}
-
-/// The server's name, once the message is complete.
-pub(super) fn hello(acceptor: &mut Acceptor, mut bytes: &[u8]) -> Result<Option<String>, Failure> {
-    let refused = |why: String| Failure { reason: Reason::NoRoute, why };
-    while !bytes.is_empty() {
-        let taken = acceptor.read_tls(&mut bytes);
-        taken.map_err(|error| refused(format!("the first message of TLS: {error}")))?;
-        let accepted = acceptor.accept().map_err(|(error, _)| {
-            refused(format!("what the client sends is not TLS, which names the server: {error}"))
-        })?;
-        if let Some(accepted) = accepted {
-            let name = accepted.client_hello().server_name().map(str::to_owned);
-            let missing = || refused("the client names no server (TLS, SNI)".to_owned());
-            return name.ok_or_else(missing).map(Some);
-        }
-    }
-    Ok(None)
-}
-
 #[cfg(test)]
 mod tests {
-    use rustls::pki_types::ServerName;
-    use rustls::{ClientConfig, ClientConnection, RootCertStore};
     use tokio::io::{AsyncWriteExt, duplex};
 
     use super::*;
 
-    /// What a client sends first to a server of this name.
-    fn first_message(name: &'static str) -> Vec<u8> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(RootCertStore::empty())
-            .with_no_client_auth();
-        let name = ServerName::try_from(name).unwrap();
-        let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
-        let mut message = Vec::new();
-        client.write_tls(&mut message).unwrap();
-        message
-    }
-
-    /// Cut into pieces of `size` bytes.
-    async fn read(bytes: &[u8], size: usize) -> Result<(String, Bytes), Failure> {
-        let (mut client, mut server) = duplex(64 * 1024);
-        let sending = async {
-            for piece in bytes.chunks(size) {
-                client.write_all(piece).await.unwrap();
-                tokio::task::yield_now().await;
-            }
-            client
-        };
-        let reading = read_hello(&mut server, Duration::from_secs(10));
-        // The client stays.
-        tokio::join!(sending, reading).1
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_name_is_found_whole_or_in_pieces_and_nothing_is_lost() {
-        let message = first_message("cart.example.org");
-        for size in [1, 7, 100, message.len()] {
-            let (name, front) = read(&message, size).await.unwrap();
-            assert_eq!((name.as_str(), &front[..]), ("cart.example.org", &message[..]));
-        }
-        let with_more = [&message[..], b"early data"].concat();
-        let (_, front) = read(&with_more, with_more.len()).await.unwrap();
-        assert_eq!(front, with_more, "what follows is kept too");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_not_tls_is_kept_whole() {
-        let message = first_message("cart.example.org");
-        for (bytes, name) in [
-            (&message[..], Some("cart.example.org")),
-            (b"GET / HTTP/1.1\r\n", None),
-            (b"", None),
-            (&message[..40], None),
-        ] {
-            let (mut client, mut server) = duplex(64 * 1024);
-            client.write_all(bytes).await.unwrap();
-            let (found, front) = peek_hello(&mut server, Duration::from_secs(10)).await;
-            assert_eq!((found.as_deref(), &front[..]), (name, bytes));
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn what_names_no_server_is_closed_in_time_and_with_a_reason() {
-        let message = first_message("cart.example.org");
         // A record that promises more than comes; a message of the largest length, without an end.
         let long = [&[22, 3, 1, 64, 0, 1, 0, 255, 255, 3, 3][..], &[0; 16 * 1024]].concat();
         for (bytes, reason, words) in [
-            (&first_message("192.0.2.1")[..], Reason::NoRoute, "names no server"),
-            (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", Reason::NoRoute, "is not TLS"),
+            (&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], Reason::NoRoute, "is not TLS"),
             (b"", Reason::Timeout, "in time"),
-            (&message[..message.len() - 1], Reason::Timeout, "in time"),
+            (&long[..11], Reason::Timeout, "in time"),
             (&long, Reason::NoRoute, "TLS"),
         ] {
-            let failure = read(bytes, 4096).await.unwrap_err();
+            let (mut client, mut server) = duplex(64 * 1024);
+            client.write_all(bytes).await.unwrap();
+            let failure = read_hello(&mut server, Duration::from_secs(10)).await.unwrap_err();
             assert_eq!(failure.reason, reason, "{}", failure.why);
             assert!(failure.why.contains(words), "{}", failure.why);
         }

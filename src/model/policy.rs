@@ -257,6 +257,8 @@ pub enum ConditionKey {
     /// `<namespace>/<name>`.
     SourceServiceAccount,
     SourceTrustDomain,
+    /// The server that the client asks for in TLS (`connection.sni`), in lower case.
+    ServerName,
     /// `request.headers[name]` (HTTP).
     Header(#[serde(serialize_with = "header_text")] HeaderName),
     /// What the request's token says (HTTP).

@@ -1,5 +1,6 @@
 //! What is asked, and how it is refused.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -16,6 +17,9 @@ pub struct Connection<'a> {
     pub source: IpAddr,
     /// The workload's own address and port.
     pub destination: SocketAddr,
+    /// The server that the client asks for in TLS, in lower case; empty where it asks for none, as with requests that are parsed.
+    /// `None`: what it sends first was not read.
+    pub server_name: Option<&'a str>,
 }
 
 /// What is known of a request.
@@ -29,6 +33,12 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
 }
 
+/// Why a connection is refused whose client does not say which server it asks for: it might ask for any. `why`: what it sent.
+pub fn unjudged(why: impl fmt::Display) -> String {
+    let unread = Denial::unread().why;
+    format!("{unread}: {why}. Where servers speak first, leave their ports out by `ports` of the policy's rules")
+}
+
 /// A refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
@@ -40,10 +50,19 @@ pub struct Denial {
     pub token: Option<Fault>,
     /// Keys that may be newer than those that are known, and that the token may be of.
     pub keys: Vec<Arc<KeySource>>,
+    /// Policies need the server's name ([`Connection::server_name`]). Whoever can read it does so, and asks again.
+    pub unread: bool,
 }
 
 impl Denial {
     pub fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), notes: Vec::new(), token: None, keys: Vec::new() }
+        let (notes, keys) = (Vec::new(), Vec::new());
+        Self { why: why.into(), notes, token: None, keys, unread: false }
+    }
+
+    /// Nothing is permitted before the server's name is known.
+    pub fn unread() -> Self {
+        let why = "a policy has the condition connection.sni, and it is not known which server the client asks for";
+        Self { unread: true, ..Self::new(why) }
     }
 }

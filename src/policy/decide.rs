@@ -303,6 +303,7 @@ mod tests {
             client: None,
             source: "10.0.9.9".parse().unwrap(),
             destination: "10.0.0.1:8080".parse().unwrap(),
+            server_name: None,
         };
         let mut headers = HeaderMap::new();
         if token {

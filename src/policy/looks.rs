@@ -20,6 +20,13 @@ pub fn operation_looks_at_http(operation: &Operation) -> bool {
     !(operation.hosts.is_empty() && operation.methods.is_empty() && operation.paths.is_empty())
 }
 
+/// Some condition is about the server that the client asks for in TLS.
+pub(super) fn looks_at_server_name(rule: &Rule) -> bool {
+    rule.when.iter().any(|condition| {
+        matches!(condition, Condition::Text { key: ConditionKey::ServerName, .. })
+    })
+}
+
 /// Some field is compared with the port or the address of the destination.
 pub fn looks_at_destination(rule: &Rule) -> bool {
     rule.to.iter().any(|operation| !operation.ports.is_empty())

@@ -224,6 +224,7 @@ fn of_condition(found: &mut Found, place: &str, condition: &Condition, domains: 
             ConditionKey::SourceServiceAccount => {
                 found.field(place, NAMES, values, |it, _| account(text(it)));
             }
+            ConditionKey::ServerName => found.field(place, NAMES, values, |it, _| server_name(it)),
             ConditionKey::Token(_) => found.field(place, NAMES, values, |_, _| None),
             ConditionKey::Header(name) if *name == http::header::TE => {
                 found.field(place, NAMES, values, |it, _| te(it));
@@ -294,6 +295,18 @@ fn method(value: &StringMatch, role: Role) -> Option<String> {
     (known && louder != text).then(|| {
         format!("{text:?}: methods are compared with regard to case, and clients send {louder:?}")
     })
+}
+
+/// As a host, without a port; and addresses are never sent (RFC 6066, 3).
+fn server_name(value: &StringMatch) -> Option<String> {
+    let text = text(value);
+    if text.contains([':', '[', ']']) {
+        return Some(format!("{text:?}: a server's name has no port, and is no address"));
+    }
+    if matches!(value, StringMatch::Exact(_)) && text.parse::<IpAddr>().is_ok() {
+        return Some(format!("{text:?}: clients name no addresses (RFC 6066)"));
+    }
+    host(value)
 }
 
 fn host(value: &StringMatch) -> Option<String> {

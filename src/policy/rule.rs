@@ -202,6 +202,16 @@ fn host_matches(value: &StringMatch, host: &str, leaning: Leaning) -> bool {
     }
 }
 
+/// Whether the rule may match on the port, as far as it says which.
+pub(super) fn is_of_port(rule: &Rule, to: Destination<'_>) -> bool {
+    let of_operation = |operation: &Operation| port_matches(&operation.ports, to, true);
+    let of_condition = |condition: &Condition| match condition {
+        Condition::DestinationPort(values) => port_matches(values, to, true),
+        _ => true,
+    };
+    (rule.to.is_empty() || rule.to.iter().any(of_operation)) && rule.when.iter().all(of_condition)
+}
+
 /// One positive must match and no negative; each is read towards refusing.
 fn read(
     values: &Values<StringMatch>,
@@ -248,6 +258,13 @@ fn text_condition_matches(
         }
         ConditionKey::SourceTrustDomain => {
             who_matches(values, who, deny, false, identity::trust_domain_matches)
+        }
+        // What is parsed asks for none: its bytes are in the clear. What was not read matches nothing; whether it must be read is
+        // settled before (`PolicySet::reads_server_name`).
+        ConditionKey::ServerName => {
+            let unread = facts.request.is_none() && facts.connection.server_name.is_none();
+            let name = facts.connection.server_name.unwrap_or_default();
+            !unread && read(values, deny, |value, _| text::matches(value, name))
         }
         ConditionKey::Token(wanted) => token_matches(values, wanted, facts, deny),
         ConditionKey::Header(name) => match &facts.request {

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::dialled::Destination;
 use super::list::PolicyList;
-use super::looks::{looks_at_destination, looks_at_http};
+use super::looks::{looks_at_destination, looks_at_http, looks_at_server_name};
+use super::rule::is_of_port;
 use super::tokens::TokenPolicies;
 use crate::model::{Action, AuthorizationPolicy};
 
@@ -25,6 +27,8 @@ pub struct PolicySet {
     pub needs_http: bool,
     /// Some rule reads the port or the address of the destination.
     pub(super) looks_at_destination: bool,
+    /// Those that are enforced and have a rule about the server that is asked for in TLS.
+    by_server_name: Vec<Arc<AuthorizationPolicy>>,
     /// There are AUDIT or dry-run policies.
     pub(super) has_notes: bool,
 }
@@ -55,6 +59,13 @@ impl PolicySet {
         lists.zip(before.lists()).for_each(|(list, before)| list.inherit(before));
     }
 
+    /// Whether what is enforced on the port needs the server's name ([`Connection::server_name`](super::Connection)). AUDIT and
+    /// dry-run policies have nothing read, since they must not change what passes.
+    pub fn reads_server_name(&self, to: Destination<'_>) -> bool {
+        let mut rules = self.by_server_name.iter().flat_map(|policy| &policy.rules);
+        rules.any(|rule| looks_at_server_name(rule) && is_of_port(rule, to))
+    }
+
     fn lists(&self) -> [&PolicyList; 4] {
         [&self.custom, &self.deny, &self.allow, &self.audit]
     }
@@ -72,6 +83,10 @@ impl PolicySet {
         self.has_notes |= policy.dry_run || policy.action == Action::Audit;
         self.needs_http |= policy.rules.iter().any(looks_at_http);
         self.looks_at_destination |= policy.rules.iter().any(looks_at_destination);
+        let is_enforced = !policy.dry_run && policy.action != Action::Audit;
+        if is_enforced && policy.rules.iter().any(looks_at_server_name) {
+            self.by_server_name.push(policy.clone());
+        }
         match policy.action {
             Action::Custom => self.custom.push(policy),
             Action::Deny => self.deny.push(policy),

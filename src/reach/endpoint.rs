@@ -32,11 +32,14 @@ pub struct Unreached {
     pub failure: Failure,
     /// Notes of policies that only observe, if they were evaluated here.
     pub notes: Vec<PolicyNote>,
+    /// Policies need the name of the server that the client asks for ([`Denial::unread`](crate::policy::Denial)): with it, the
+    /// endpoint may be had.
+    pub unread: bool,
 }
 
 impl From<Failure> for Unreached {
     fn from(failure: Failure) -> Self {
-        Self { picked: None, failure, notes: Vec::new() }
+        Self { picked: None, failure, notes: Vec::new(), unread: false }
     }
 }
 
@@ -63,7 +66,7 @@ impl Reach {
                 picked.ended(Ended::NotTried);
                 let notes = permit.map(|it| it.notes).unwrap_or_default();
                 let failure = Failure::new(Reason::Overflow, overflow.to_string());
-                return Err(Unreached { picked: Some(picked), failure, notes });
+                return Err(Unreached { picked: Some(picked), failure, notes, unread: false });
             }
             match self.connect_secured(from, ask.port(), &resolved, &picked).await {
                 Ok((upstream, tls)) => {
@@ -73,7 +76,8 @@ impl Reach {
                 Err(failure) => {
                     let goes_on = attempts.failed(&mut picked, failure.ended());
                     let notes = permit.map(|it| it.notes).unwrap_or_default();
-                    let unreached = Unreached { picked: Some(picked), failure, notes };
+                    let unreached =
+                        Unreached { picked: Some(picked), failure, notes, unread: false };
                     if !goes_on {
                         return Err(unreached);
                     }
@@ -118,7 +122,7 @@ impl Reach {
         let (namespace, tunnelled) = (&from.client.key.namespace, picked.captured().is_some());
         if let Err(why) = gate::encryption(service, port, namespace, tunnelled) {
             let failure = Failure::new(Reason::Unencrypted, why);
-            return Err(Unreached { picked: Some(picked), failure, notes: Vec::new() });
+            return Err(Unreached { picked: Some(picked), ..failure.into() });
         }
         let lent = judge_lent(&world, from, ask, service, &picked);
         match lent.and_then(|()| judge_bytes(&world, from, ask, &direct(service, port, &picked))) {
@@ -127,6 +131,7 @@ impl Reach {
                 picked: Some(picked),
                 failure: Failure::new(Reason::Denied, denial.why),
                 notes: denial.notes,
+                unread: denial.unread,
             }),
         }
     }

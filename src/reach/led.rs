@@ -31,6 +31,7 @@ pub(super) fn judge_lent(
         client: lent.waypoint.as_ref(),
         source: from.address.ip(),
         destination: to.address,
+        server_name: from.server_name,
     };
     let denied = |denial: Denial| {
         let led = format!("{} leads clients of {client} to {}", lent.described, owner.namespace);

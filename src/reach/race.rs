@@ -119,5 +119,5 @@ impl Reach {
 fn unreached((mut picked, permit): Racer, how: Ended, failure: Failure) -> Unreached {
     picked.ended(how);
     let notes = permit.map(|it| it.notes).unwrap_or_default();
-    Unreached { picked: Some(picked), failure, notes }
+    Unreached { picked: Some(picked), failure, notes, unread: false }
 }

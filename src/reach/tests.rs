@@ -104,7 +104,7 @@ impl Bench {
 
     fn from(&self) -> Downstream<'_> {
         let address = "10.0.9.1:4000".parse().unwrap();
-        Downstream { client: &self.client, address, sockets: &self.sockets }
+        Downstream { client: &self.client, address, sockets: &self.sockets, server_name: None }
     }
 
     fn world(&self) -> Arc<World> {
@@ -373,7 +373,7 @@ fn attempts_that_end(world: &World, how: Ended) -> usize {
     let echo = world.service(&key("echo")).unwrap();
     let (client, address) = (workload("client", "10.0.9.1"), "10.0.9.1:4000".parse().unwrap());
     let sockets: Arc<dyn SocketFactory> = Arc::new(PlainSockets);
-    let from = Downstream { client: &client, address, sockets: &sockets };
+    let from = Downstream { client: &client, address, sockets: &sockets, server_name: None };
     let (mut attempts, mut made) = (Attempts::default(), 0);
     while let Some(mut picked) =
         attempts.next(world, from.caller(), (echo, 80), VIP.parse().unwrap())

@@ -16,6 +16,16 @@ pub struct Rewind<S> {
     pub stream: S,
 }
 
+impl<S> Rewind<S> {
+    /// Puts what was just read back in front.
+    pub fn put_back(&mut self, read: Bytes) {
+        self.front = match self.front.is_empty() {
+            true => read,
+            false => [&read[..], &self.front].concat().into(),
+        };
+    }
+}
+
 /// The receiving half of a [`Rewind`].
 pub struct RewindRead<R> {
     front: Bytes,

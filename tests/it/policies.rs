@@ -88,6 +88,8 @@ struct Asked {
     claims: Option<Value>,
     /// Bytes that are not HTTP.
     tcp: bool,
+    /// The server that these ask for in TLS.
+    sni: String,
 }
 
 impl Default for Asked {
@@ -101,6 +103,7 @@ impl Default for Asked {
             headers: Vec::new(),
             claims: None,
             tcp: false,
+            sni: String::new(),
         }
     }
 }
@@ -232,6 +235,7 @@ fn ask(world: &World, asked: &Asked) -> (Result<Permit, Denial>, HeaderMap) {
         client: client.as_ref(),
         source: asked.source.parse().expect("an address"),
         destination: SocketAddr::from(([10, 1, 0, 1], 8080)),
+        server_name: Some(&asked.sni),
     };
     let mut headers = HeaderMap::new();
     for (name, value) in &asked.headers {

@@ -47,6 +47,7 @@ mod plain;
 mod policies;
 mod redirect;
 mod same_node;
+mod server_names;
 mod samples;
 mod shared_limits;
 mod soak;

@@ -12,6 +12,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::issued::{self, Wrong};
 use crate::support::lab::manifests::Key;
+use crate::support::lab::netns::Namespace;
 use crate::support::lab::{Lab, wait};
 use crate::{WAYPOINT, application, enrol, meshed, settle};
 
@@ -103,8 +104,8 @@ fn tls_route(name: &str, host: &str, backend: &str) -> String {
     )
 }
 
-/// A server of TLS in a pod that says its name and then echoes what it was sent, until the test ends.
-fn serve(lab: &Lab, pod: &str, says: &'static str) -> Result<()> {
+/// A server of TLS on port 9443 that says its name and then echoes what it was sent, until the test ends.
+pub fn serve(lab: &Lab, namespace: &Namespace, says: &'static str) -> Result<()> {
     let certificate = issued::issue(lab, "spiffe://example.org/server", Wrong::SelfSigned)?;
     let chain = vec![CertificateDer::from_pem_slice(certificate.chain.as_bytes())?];
     let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes())?;
@@ -114,7 +115,6 @@ fn serve(lab: &Lab, pod: &str, says: &'static str) -> Result<()> {
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     let config = Arc::new(config);
-    let namespace = &lab.pod(pod)?.attachment.namespace;
     let listener = namespace.run(|| TcpListener::bind("[::]:9443"))??;
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -147,8 +147,8 @@ fn a_tls_route_selects_by_the_name_of_the_server() -> Result<()> {
     let mut lab = application(&[&tls_services()])?;
     lab.start_agents("")?;
     enrol(&mut lab)?;
-    serve(&lab, "details-v1", "left")?;
-    serve(&lab, "ratings-v1", "right")?;
+    serve(&lab, &lab.pod("details-v1")?.attachment.namespace, "left")?;
+    serve(&lab, &lab.pod("ratings-v1")?.attachment.namespace, "right")?;
     let all = tls_route("exact", "cart.example.org", "left")
         + &tls_route("wildcard", "*.example.org", "right");
     lab.manifests.apply(&all)?;

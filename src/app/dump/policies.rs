@@ -80,6 +80,7 @@ fn condition(condition: &Condition) -> Value {
                     let names: Vec<String> = path.iter().map(|it| format!("[{it}]")).collect();
                     format!("request.auth.claims{}", names.concat())
                 }
+                ConditionKey::ServerName => "connection.sni".to_owned(),
                 ConditionKey::Header(name) => format!("request.headers[{name}]"),
             };
             texts(&mut fields, &name, values);

@@ -140,6 +140,7 @@ fn connection(client: &crate::base::Identity) -> Connection<'_> {
         client: Some(client),
         source: "10.0.9.9".parse().unwrap(),
         destination: "10.0.0.1:8080".parse().unwrap(),
+        server_name: None,
     }
 }
 

@@ -116,6 +116,7 @@ fn mapped_addresses_are_ipv4() {
         client: None,
         source: "::ffff:10.0.9.9".parse().unwrap(),
         destination: "10.0.0.1:8080".parse().unwrap(),
+        server_name: None,
     };
     let gate = Gate::new(&world, workload, 8080, &Addressed::Workload);
     assert!(gate.decide(&connection, None).is_err());

@@ -28,6 +28,7 @@ fn delete_is_denied(gate: &Gate) -> bool {
         client: Some(&client),
         source: "10.0.9.9".parse().unwrap(),
         destination: "10.0.0.1:8080".parse().unwrap(),
+        server_name: None,
     };
     let request =
         Request { method: &Method::DELETE, path: "/", host: "web.shop", headers: &headers };
@@ -98,6 +99,7 @@ fn the_principal_of_the_waypoint_that_was_addressed_is_added() {
             client,
             source: "10.0.9.9".parse().unwrap(),
             destination: "10.0.0.1:8080".parse().unwrap(),
+            server_name: None,
         };
         let permit = gate.decide(&connection(Some(&client)), None).unwrap();
         assert_eq!(permit.waypoint, expected.map(identity));
@@ -151,6 +153,7 @@ fn the_present_world_counts_not_the_workload_at_hand() {
         client: None,
         source: "10.0.9.9".parse().unwrap(),
         destination: "10.0.0.1:8080".parse().unwrap(),
+        server_name: None,
     };
     let gate = Gate::new(&world, &old, PORT, &Addressed::Workload);
     assert!(gate.decide(&connection, None).unwrap_err().why.contains("STRICT"));

@@ -50,6 +50,7 @@ fn arrives(world: &World, host: Option<&str>, port: u16) -> bool {
         client: Some(&client),
         source: "10.0.9.9".parse().unwrap(),
         destination: format!("10.0.0.1:{port}").parse().unwrap(),
+        server_name: None,
     };
     Gate::new(world, workload, port, &addressed).decide(&connection, None).is_ok()
 }
@@ -60,7 +61,7 @@ fn leaves(world: &World, name: &str, port: u16, to: &str) -> bool {
     let client = identity("curl");
     let destination = to.parse().unwrap();
     let connection =
-        Connection { client: Some(&client), source: "10.0.9.9".parse().unwrap(), destination };
+        Connection { client: Some(&client), source: "10.0.9.9".parse().unwrap(), destination, server_name: None };
     let backend = (&**service, port);
     let way = Way {
         addressed: service,
@@ -234,7 +235,7 @@ fn an_answer_without_an_endpoint_is_judged_by_the_port_that_was_dialled() {
     for (port, expected) in [(80, false), (81, true)] {
         let destination = service.an_endpoint(format!("10.96.0.1:{port}").parse().unwrap());
         let source = "10.0.9.9".parse().unwrap();
-        let connection = Connection { client: Some(&client), source, destination };
+        let connection = Connection { client: Some(&client), source, destination, server_name: None };
         let gate = Gate::for_service(&world, service, port);
         assert_eq!(gate.decide(&connection, None).is_ok(), expected, "{port}");
     }

@@ -142,6 +142,7 @@ proptest! {
             client: None,
             source: "10.0.9.9".parse().unwrap(),
             destination: "10.0.0.1:8080".parse().unwrap(),
+            server_name: None,
         };
         let addressed = addressed(&world, workload, 8080, Some(&host), None);
         let _ = Gate::new(&world, workload, 8080, &addressed).decide(&connection, Some(&request));

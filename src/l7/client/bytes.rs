@@ -2,7 +2,9 @@
 
 use super::session::Session;
 use crate::balance::Picked;
+use crate::base::Str;
 use crate::l7::message::copy;
+use crate::l7::worker::serve;
 use crate::reach::{self, Ask, Asked, Reached, Unreached, cut_after_a_change};
 use crate::sock::Rewind;
 use crate::telemetry::{ConnectionStart, Reporter};
@@ -10,19 +12,30 @@ use crate::trace::Kind;
 use crate::tunnel::Carrier;
 
 /// The client's half: to an endpoint of the addressed service. HTTPRoutes do not apply to bytes.
-pub(in crate::l7) async fn carry(session: &Session, stream: Rewind<Carrier>) {
+pub(in crate::l7) async fn carry(session: &Session, mut stream: Rewind<Carrier>) {
     let context = &session.context;
     let telemetry = &context.dependencies.telemetry;
     let _busy = session.seat.carries_bytes();
-    let from = session.downstream();
+    let mut from = session.downstream();
+    let server_name;
     let (service, dialled) = (Asked::Present(&session.service), session.dialled);
     let ask = Ask { service, dialled, routed: None, subset: None, claim: None, lent: None };
-    match context.reach.endpoint(&from, &ask).await {
+    let mut reached = context.reach.endpoint(&from, &ask).await;
+    if reached.as_ref().is_err_and(|unreached| unreached.unread) {
+        match Box::pin(serve::server_name(context, &mut stream)).await {
+            Ok(name) => server_name = name,
+            Err((reason, why)) => return telemetry.refused(start(session, None), reason, &why),
+        }
+        from.server_name = Some(&server_name);
+        reached = context.reach.endpoint(&from, &ask).await;
+    }
+    match reached {
         Ok(Reached { picked, upstream, permit, tls }) => {
             let in_process = upstream.is_local();
+            let server_name = from.server_name.filter(|name| !name.is_empty()).map(Str::from);
             let (policy, notes) = permit.map(|it| (it.policy, it.notes)).unwrap_or_default();
             let start =
-                ConnectionStart { in_process, policy, notes, ..start(session, Some(&picked)) };
+                ConnectionStart { in_process, policy, notes, server_name, ..start(session, Some(&picked)) };
             let mut record = telemetry.connection(start);
             let copied = tokio::select! {
                 copied = copy::copy(stream, upstream, &record) => copied,
@@ -36,7 +49,7 @@ pub(in crate::l7) async fn carry(session: &Session, stream: Rewind<Carrier>) {
             };
             copy::finish(copied, &mut record);
         }
-        Err(Unreached { picked, failure, notes }) => {
+        Err(Unreached { picked, failure, notes, unread: _ }) => {
             let start = ConnectionStart { notes, ..start(session, picked.as_ref()) };
             telemetry.refused(start, failure.reason, &failure.why);
         }

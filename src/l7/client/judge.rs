@@ -74,6 +74,7 @@ impl Judge<'_> {
             client: Some(&waypoint),
             source: self.session.client_address.ip(),
             destination: picked.address,
+            server_name: None,
         };
         let arrives = sent::policy_request(request.method(), request.uri(), request.headers());
         let views =
@@ -192,6 +193,7 @@ pub(in crate::l7) fn heard<B>(
         client: Some(&session.client.identity),
         source: session.client_address.ip(),
         destination: service.an_endpoint(session.dialled),
+        server_name: None,
     };
     let judge = |method: &Method| {
         let judged = sent::policy_request(method, request.uri(), headers);

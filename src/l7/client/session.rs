@@ -65,7 +65,8 @@ impl Session {
 
     /// The client, as endpoints are reached on its behalf.
     pub(in crate::l7) fn downstream(&self) -> Downstream<'_> {
-        Downstream { client: &self.client, address: self.client_address, sockets: &self.sockets }
+        let (client, address) = (&self.client, self.client_address);
+        Downstream { client, address, sockets: &self.sockets, server_name: None }
     }
 
     /// Asks providers on behalf of the client, where no destination does.

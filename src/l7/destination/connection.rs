@@ -9,7 +9,7 @@ use tokio_util::future::FutureExt;
 use super::kept::Arrivals;
 use super::request;
 use super::session::{self, Session};
-use crate::base::Reason;
+use crate::base::{Reason, Str};
 use crate::l7::budget::seats::Seated;
 use crate::l7::exchange::ResponseBody;
 use crate::l7::message::refused::Refused;
@@ -70,10 +70,22 @@ impl Handler for Session {
 }
 
 /// Bytes that are not HTTP: authorized at layer 4, and again after changes that concern it.
-async fn carry(session: &Session, stream: Rewind<Carrier>) {
+async fn carry(session: &Session, mut stream: Rewind<Carrier>) {
     let _busy = session.seat.carries_bytes();
     let gates = session.gates(&session.context.dependencies.world.load());
-    let permit = match gates.authorize_bytes(&session.inbound) {
+    let mut server_name = None;
+    let mut authorized = gates.authorize_bytes(&session.inbound, None);
+    if authorized.as_ref().is_err_and(|denial| denial.unread) {
+        match Box::pin(serve::server_name(&session.context, &mut stream)).await {
+            Ok(name) => {
+                authorized = gates.authorize_bytes(&session.inbound, Some(&name));
+                server_name = Some(name);
+            }
+            Err((reason, why)) => return session.refuse(reason, &why),
+        }
+    }
+    let server_name = server_name.as_deref();
+    let permit = match authorized {
         Ok(permit) => permit,
         Err(denial) => {
             let start = ConnectionStart { notes: denial.notes, ..session.start() };
@@ -93,6 +105,7 @@ async fn carry(session: &Session, stream: Rewind<Carrier>) {
         waypoint_principal: session::principal(&permit),
         policy: permit.policy,
         notes: permit.notes,
+        server_name: server_name.filter(|name| !name.is_empty()).map(Str::from),
         ..session.start()
     };
     let mut record = session.context.dependencies.telemetry.connection(start);
@@ -101,7 +114,7 @@ async fn carry(session: &Session, stream: Rewind<Carrier>) {
             return copy::finish(copied, &mut record);
         }
         cut = session.until_cut(session.gates.changes(&session.inbound), |_, gates| {
-            gates.authorize_bytes(&session.inbound)
+            gates.authorize_bytes(&session.inbound, server_name)
         }) => cut,
     };
     record.fail(reason, why);

@@ -74,6 +74,7 @@ impl Inbound {
             client: self.client.as_ref(),
             source: self.client_address.ip(),
             destination: self.destination,
+            server_name: None,
         }
     }
 }
@@ -141,8 +142,13 @@ impl Gates {
     }
 
     /// A connection that is not HTTP.
-    pub(in crate::l7) fn authorize_bytes(&self, inbound: &Inbound) -> Result<Permit, Denial> {
-        let permit = self.gate.decide(&inbound.connection(), None)?;
+    /// `server_name`: as in [`Connection`].
+    pub(in crate::l7) fn authorize_bytes(
+        &self,
+        inbound: &Inbound,
+        server_name: Option<&str>,
+    ) -> Result<Permit, Denial> {
+        let permit = self.gate.decide(&Connection { server_name, ..inbound.connection() }, None)?;
         let mut filtered = permit.filtered.iter().flat_map(|it| it.iter());
         if let Some(asked) = filtered.find(|it| it.authorizes) {
             let service = &asked.service;

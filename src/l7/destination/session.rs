@@ -78,7 +78,7 @@ impl Session {
         let gates = self.gates(&self.context.dependencies.world.load());
         let said = gates.protocol();
         let http = matches!(said, AppProtocol::Http | AppProtocol::Http2);
-        if http || gates.authorize_bytes(&self.inbound).is_err() {
+        if http || gates.authorize_bytes(&self.inbound, None).is_err() {
             self.seat.head_begins();
             return (said, self.context.dependencies.settings.head_timeout);
         }
@@ -106,7 +106,8 @@ impl Session {
     /// The workload, as it reaches others.
     pub(in crate::l7) fn as_client(&self) -> Downstream<'_> {
         let address = SocketAddr::new(self.inbound.destination.ip(), 0);
-        Downstream { client: &self.inbound.workload, address, sockets: &self.sockets }
+        let client = &self.inbound.workload;
+        Downstream { client, address, sockets: &self.sockets, server_name: None }
     }
 
     /// Connects to the application, with the client's address where the kernel lets us.

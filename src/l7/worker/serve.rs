@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
-use crate::base::{Reason, within_budget};
+use crate::base::{Reason, Str, within_budget};
 use crate::l7::budget::Reserved;
 use crate::l7::budget::seat::{Order, Seat};
 use crate::l7::budget::sizes::{
@@ -33,7 +33,9 @@ use crate::l7::message::{detect, watched};
 use crate::l7::tasks::Executor;
 use crate::l7::version::Version;
 use crate::model::AppProtocol;
+use crate::policy::unjudged;
 use crate::sock::Rewind;
+use crate::sock::hello::{self, Unread};
 use crate::tunnel::Carrier;
 
 /// How long an HTTP/2 peer may say nothing before it is asked whether it is there, and how long it may take to answer:
@@ -83,6 +85,18 @@ pub(in crate::l7) async fn begin(
             Err((Reason::PeerReset, why))
         }
     })
+}
+
+/// The server that a connection which is not HTTP asks for in TLS, as policies compare it. Why it is refused where that cannot be
+/// known: it might ask for any.
+pub(in crate::l7) async fn server_name(
+    context: &Context,
+    stream: &mut Rewind<Carrier>,
+) -> Result<Str, Refusal> {
+    let (opening, read) = hello::read(stream, context.dependencies.connect_timeout).await;
+    stream.put_back(read);
+    let refused = |unread: Unread| (unread.reason(Reason::Denied), unjudged(&unread));
+    opening.map(|it| it.server_name()).map_err(refused)
 }
 
 /// Takes the stream from the runtime of layer 4 to the worker's own, so that its events wake nobody else.

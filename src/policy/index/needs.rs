@@ -200,7 +200,7 @@ impl Extractor {
                 ConditionKey::SourcePrincipal => any(values.any.iter().map(principal)),
                 ConditionKey::SourceNamespace => texts(Field::Namespace, values),
                 ConditionKey::SourceServiceAccount => any(values.any.iter().map(account_text)),
-                ConditionKey::SourceTrustDomain => None,
+                ConditionKey::SourceTrustDomain | ConditionKey::ServerName => None,
                 ConditionKey::Header(name) => self.header(name, values),
                 ConditionKey::Token(text) => self.token(text, values),
             },

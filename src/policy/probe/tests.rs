@@ -195,6 +195,7 @@ fn conditions() -> impl Strategy<Value = Condition> {
     let keys = vec![
         ConditionKey::SourceNamespace,
         ConditionKey::SourceTrustDomain,
+        ConditionKey::ServerName,
         header("x-a"),
         header("x-b"),
         header("x-c"),
@@ -318,8 +319,9 @@ static TOKENS: LazyLock<[Verified; 2]> = LazyLock::new(|| {
 /// Runs a check with the facts of what is asked.
 fn with_facts<T>(asked: &Asked, set: &Arc<PolicySet>, run: impl FnOnce(&Facts<'_>) -> T) -> T {
     let destination: SocketAddr = "10.1.2.3:8080".parse().unwrap();
-    let connection =
-        Connection { client: asked.client.as_ref(), source: asked.source, destination };
+    let (client, source) = (asked.client.as_ref(), asked.source);
+    let server_name = (!asked.is_http).then_some("ab");
+    let connection = Connection { client, source, destination, server_name };
     let request = Request {
         method: &asked.method,
         path: asked.path,
@@ -434,6 +436,7 @@ fn found(operation: Operation, path: &str, host: &str) -> Result<(), TestCaseErr
         client: None,
         source: "10.0.0.1".parse().unwrap(),
         destination: "10.1.2.3:8080".parse().unwrap(),
+        server_name: None,
     };
     let headers = HeaderMap::new();
     let request = Request { method: &Method::GET, path, host, headers: &headers };
@@ -535,6 +538,7 @@ fn what_tells_policies_apart_is_what_they_are_filed_by() {
             client: Some(if *sort == "namespaces" { &in_seven } else { &client }),
             source: "10.0.7.1".parse().unwrap(),
             destination: "10.1.2.3:8080".parse().unwrap(),
+            server_name: None,
         };
         let path = match *sort {
             "paths" => "/items/7",

@@ -212,6 +212,11 @@ fn condition(
                 Ok(StringMatch::Exact(service_account(own, text)?.to_string().into()))
             }),
         },
+        "connection.sni" => Condition::Text {
+            key: ConditionKey::ServerName,
+            // Compared with a name in lower case.
+            values: values(broken, place, any, none, |name| text(&name.to_ascii_lowercase())),
+        },
         other => match named(other) {
             Some(key) => Condition::Text { key, values: values(broken, place, any, none, text) },
             None => {
@@ -226,10 +231,6 @@ fn condition(
 /// Why a key is not supported, and what to do instead.
 fn unsupported(key: &str) -> String {
     let why = match key {
-        "connection.sni" => {
-            ": a connection is judged before its first byte is read, and so before a client names a server in TLS. A TLSRoute \
-             selects by that name, and `hosts` is compared with the host of HTTP requests"
-        }
         _ if key.starts_with("experimental.") => {
             ": it reads what a filter of Envoy says, and no Envoy is here"
         }
