@@ -14,7 +14,7 @@ mod telemetry;
 mod waypoint;
 mod workload;
 
-pub use encryption::{Demand, Encryption, Wish};
+pub use encryption::{Demand, Encryption, SubsetWish, Wish};
 pub use ext_authz::{CheckBody, CheckProtocol, ExtAuthz, HttpCheck, ProviderService};
 pub use policy::{
     Action, AuthorizationPolicy, Cidr, ClaimHeader, Condition, ConditionKey, IssuerKeys, Mode,

@@ -6,21 +6,23 @@ use std::sync::Arc;
 use crate::model::{Demand, Service};
 use crate::tls::Origin;
 
-/// The TLS that a client of `namespace` must speak to an endpoint of `service` by its port; `None`: none. `tunnelled`: a tunnel of
-/// the mesh leads to the endpoint.
+/// The TLS that a client of `namespace` must speak to an endpoint of `service`, by its port and the subset that was selected; `None`:
+/// none. `tunnelled`: a tunnel of the mesh leads to the endpoint.
 ///
 /// # Errors
 /// Why it may not be connected.
 pub fn encryption<'a>(
     service: &'a Service,
-    port: u16,
+    (port, subset): (u16, Option<&str>),
     namespace: &str,
     tunnelled: bool,
 ) -> Result<Option<&'a Arc<Origin>>, String> {
     if service.encryption.is_empty() {
         return Ok(None);
     }
-    let Some((wish, demand)) = service.encryption.on(namespace, port) else { return Ok(None) };
+    let Some((wish, demand)) = service.encryption.on(namespace, port, subset) else {
+        return Ok(None);
+    };
     let refused = |wanted: &str| {
         Err(format!(
             "{wanted} for {service}, port {port} ({}); traffic is refused rather than sent without it",
@@ -41,12 +43,12 @@ pub fn encryption<'a>(
 /// Why a connection that was made with this TLS, or without any, may not go on.
 pub fn refused_as_it_is(
     service: &Service,
-    port: u16,
+    (port, subset): (u16, Option<&str>),
     namespace: &str,
     tunnelled: bool,
     made_with: Option<&Arc<Origin>>,
 ) -> Option<String> {
-    match encryption(service, port, namespace, tunnelled) {
+    match encryption(service, (port, subset), namespace, tunnelled) {
         Err(why) => Some(why),
         // More than what is wanted is enough.
         Ok(None) => None,
@@ -100,29 +102,30 @@ mod tests {
             let clients = clients.map(Str::from);
             let by = "DestinationRule shop/web".into();
             let ports = [(80, demand.clone())].into();
-            service.encryption.add(clients.as_ref(), Arc::new(Wish { by, rest: Nothing, ports }));
-            let found = encryption(&service, port, namespace, tunnelled);
+            service.encryption.add(clients.as_ref(), Arc::new(Wish { by, rest: Nothing, ports, subsets: Default::default() }));
+            let found = encryption(&service, (port, None), namespace, tunnelled);
             let outcome = found.as_ref().map(Option::is_some).map_err(|_| ());
             assert_eq!(outcome, expected, "{clients:?} {demand:?} {namespace} {port}");
             assert!(found.err().is_none_or(|why| why.contains("DestinationRule shop/web")));
         }
         let open = service("web", "10.96.0.1", &[]);
-        assert!(encryption(&open, 80, "shop", false).is_ok_and(|it| it.is_none()));
+        assert!(encryption(&open, (80, None), "shop", false).is_ok_and(|it| it.is_none()));
     }
 
     #[test]
     fn a_connection_outlives_no_change_of_how_it_must_be_encrypted() {
         let mut web = service("web", "10.96.0.1", &[]);
         let by = "DestinationRule shop/web".into();
-        let wish = Wish { by, rest: Demand::Tls(origin("a")), ports: Default::default() };
+        let rest = Demand::Tls(origin("a"));
+        let wish = Wish { by, rest, ports: Default::default(), subsets: Default::default() };
         web.encryption.add(None, Arc::new(wish));
         for (made_with, goes_on) in
             [(None, false), (Some(origin("b")), false), (Some(origin("a")), true)]
         {
-            let refused = refused_as_it_is(&web, 80, "shop", false, made_with.as_ref());
+            let refused = refused_as_it_is(&web, (80, None), "shop", false, made_with.as_ref());
             assert_eq!(refused.is_none(), goes_on, "{made_with:?}: {refused:?}");
         }
         let open = service("web", "10.96.0.1", &[]);
-        assert_eq!(refused_as_it_is(&open, 80, "shop", false, Some(&origin("a"))), None);
+        assert_eq!(refused_as_it_is(&open, (80, None), "shop", false, Some(&origin("a"))), None);
     }
 }

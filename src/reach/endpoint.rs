@@ -68,7 +68,7 @@ impl Reach {
                 let failure = Failure::new(Reason::Overflow, overflow.to_string());
                 return Err(Unreached { picked: Some(picked), failure, notes, unread: false });
             }
-            match self.connect_secured(from, ask.port(), &resolved, &picked).await {
+            match self.connect_secured(from, (ask.port(), ask.subset), &resolved, &picked).await {
                 Ok((upstream, tls)) => {
                     picked.ended(Ended::Served);
                     return Ok(Reached { picked, upstream, permit, tls });
@@ -91,14 +91,14 @@ impl Reach {
     pub(super) async fn connect_secured(
         &self,
         from: &Downstream<'_>,
-        port: u16,
+        (port, subset): (u16, Option<&str>),
         service: &Service,
         picked: &Picked,
     ) -> Result<(Carrier, Option<Arc<Origin>>), Failure> {
         let secured = match service.encryption.is_empty() {
             true => None,
             // In memory of its own, since nearly no service has it.
-            false => Box::pin(Self::secure(from, (service, port), picked, None)).await?,
+            false => Box::pin(Self::secure(from, (service, port, subset), picked, None)).await?,
         };
         let tls = secured.as_ref().map(|secured| (secured, Protocol::Bytes));
         let stream = self.connect(from, picked, Some(&service.hostname), tls).await?;
@@ -120,7 +120,7 @@ impl Reach {
             return Ok(None);
         };
         let (namespace, tunnelled) = (&from.client.key.namespace, picked.captured().is_some());
-        if let Err(why) = gate::encryption(service, port, namespace, tunnelled) {
+        if let Err(why) = gate::encryption(service, (port, ask.subset), namespace, tunnelled) {
             let failure = Failure::new(Reason::Unencrypted, why);
             return Err(Unreached { picked: Some(picked), ..failure.into() });
         }

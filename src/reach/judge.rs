@@ -21,6 +21,8 @@ use crate::world::{Classed, JudgementChanges, World};
 pub(super) struct LeavingClass {
     service: ObjectKey,
     port: u16,
+    /// The subset that a route has led to.
+    subset: Option<Str>,
     /// The client, which may come under REGISTRY_ONLY.
     client: Str,
     /// Whose clients' traffic an object may want encrypted.
@@ -122,7 +124,7 @@ pub fn cut_after_a_change(why: &str) -> String {
 fn unencrypted(
     world: &World,
     service: &ObjectKey,
-    port: u16,
+    port: (u16, Option<&str>),
     namespace: &str,
     tunnelled: bool,
     tls: Option<&Arc<Origin>>,
@@ -212,7 +214,7 @@ impl Reach {
         if let Some(why) = unregistered(&world, &from.client.uid, dialled) {
             return Err(Failure::new(Reason::NotRegistered, why));
         }
-        if let Some(why) = unencrypted(&world, key, ask.port(), namespace, tunnelled, tls) {
+        if let Some(why) = unencrypted(&world, key, (ask.port(), ask.subset), namespace, tunnelled, tls) {
             return Err(Failure::new(Reason::Unencrypted, why));
         }
         if tunnelled && ask.lent.is_none() {
@@ -244,6 +246,7 @@ impl Reach {
         let class = LeavingClass {
             service: ask.service.key().clone(),
             port: ask.port(),
+            subset: ask.subset.map(Str::from),
             client: from.client.uid.clone(),
             namespace: from.client.key.namespace.clone(),
             routed: ask.routed(),
@@ -262,7 +265,8 @@ impl Reach {
 impl LeavingClass {
     /// `workload`: what was known to be at the destination.
     fn judge(&self, world: &World, workload: Option<&Arc<Workload>>) -> Leaving {
-        let Self { service, port, client, namespace, routed, tls, place, tunnelled, lent } = self;
+        let Self { service, port, subset, client, namespace, routed, tls, place, tunnelled, lent } =
+            self;
         let place = place.as_ref().map(|(_, address)| *address);
         let unguarded = place.filter(|_| !tunnelled);
         let bound = is_bound(world, client);
@@ -277,7 +281,10 @@ impl LeavingClass {
             }),
             bound,
             strayed: strayed.is_some(),
-            unencrypted: unencrypted(world, &self.service, *port, namespace, *tunnelled, tls),
+            unencrypted: {
+                let port = (*port, subset.as_deref());
+                unencrypted(world, &self.service, port, namespace, *tunnelled, tls)
+            },
             gate: service.zip(unguarded).map(|(service, address)| {
                 Gate::for_uncaptured(world, &direct(service, *port, &leads(address)))
             }),

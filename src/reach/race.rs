@@ -41,7 +41,7 @@ impl Reach {
             let more = waiting.len() > 0;
             if let Some(mut racer) = waiting.next() {
                 match racer.0.take_connection() {
-                    Ok(()) => running.push(self.run(from, ask.port(), service, racer)),
+                    Ok(()) => running.push(self.run(from, ask, service, racer)),
                     Err(overflow) => {
                         let failure = Failure::new(Reason::Overflow, overflow.to_string());
                         last.get_or_insert(unreached(racer, Ended::NotTried, failure));
@@ -70,11 +70,11 @@ impl Reach {
     async fn run(
         &self,
         from: &Downstream<'_>,
-        port: u16,
+        ask: &Ask<'_>,
         service: &Service,
         mut racer: Racer,
     ) -> Result<Reached, (Unreached, bool)> {
-        match self.connect_secured(from, port, service, &racer.0).await {
+        match self.connect_secured(from, (ask.port(), ask.subset), service, &racer.0).await {
             Ok((upstream, tls)) => {
                 racer.0.ended(Ended::Served);
                 let (picked, permit) = racer;

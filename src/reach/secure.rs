@@ -37,11 +37,11 @@ impl From<TlsFault> for Failure {
 }
 
 impl Reach {
-    /// How the connection of a client to an endpoint of the service must be encrypted. `host`: the name that the client asks for,
+    /// How the connection of a client to an endpoint of the service, or of a subset of it, must be encrypted. `host`: the name that the client asks for,
     /// which counts only where the service's own name is a wildcard around it.
     pub async fn secure(
         from: &Downstream<'_>,
-        (service, port): (&Service, u16),
+        (service, port, subset): (&Service, u16, Option<&str>),
         to: &Picked,
         host: Option<&str>,
     ) -> Result<Option<Secured>, Failure> {
@@ -49,7 +49,7 @@ impl Reach {
             return Ok(None);
         }
         let (namespace, tunnelled) = (&from.client.key.namespace, to.captured().is_some());
-        let demanded = gate::encryption(service, port, namespace, tunnelled);
+        let demanded = gate::encryption(service, (port, subset), namespace, tunnelled);
         let demanded = demanded.map_err(|why| Failure::new(Reason::Unencrypted, why))?;
         let Some(origin) = demanded else { return Ok(None) };
         let name = origin.settings().sni.clone().or_else(|| name_of(service, host));

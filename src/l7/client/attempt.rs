@@ -320,7 +320,8 @@ impl Routed {
         let captured = picked.captured();
         let (backend, port) = &self.plan.backend;
         let namespace = &self.session.client.key.namespace;
-        let encrypted = gate::encryption(backend, *port, namespace, captured.is_some());
+        let port = (*port, self.plan.subset());
+        let encrypted = gate::encryption(backend, port, namespace, captured.is_some());
         if let Err(why) = encrypted {
             return Err(Answer::in_the_clear(why).into());
         }

@@ -144,8 +144,9 @@ impl Judge<'_> {
         let backend = world.service(&backend.key)?;
         let tunnelled = picked.captured().is_some();
         // The request was sent as its plan's snapshot wanted it.
-        let sent = gate::encryption(&self.plan.backend.0, *port, namespace, tunnelled);
-        gate::refused_as_it_is(backend, *port, namespace, tunnelled, sent.ok().flatten())
+        let port = (*port, self.plan.subset());
+        let sent = gate::encryption(&self.plan.backend.0, port, namespace, tunnelled);
+        gate::refused_as_it_is(backend, port, namespace, tunnelled, sent.ok().flatten())
     }
 }
 

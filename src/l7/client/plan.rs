@@ -173,7 +173,7 @@ impl Plan {
     }
 
     /// The subset of the backend that takes the request; `None`: all of it.
-    fn subset(&self) -> Option<&str> {
+    pub(super) fn subset(&self) -> Option<&str> {
         let own = self.aim.as_ref().and_then(|aim| aim.subset.as_deref());
         let backend = || self.chosen.as_ref().and_then(Chosen::backend);
         own.or_else(|| backend()?.subset.as_deref())

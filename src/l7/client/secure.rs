@@ -23,7 +23,8 @@ impl Routed {
         let host = headers::name_of(headers::host(arrived.request.headers()));
         let from = self.session.downstream();
         // Boxed, because nearly no service has it.
-        let secured = Box::pin(Reach::secure(&from, (service, *port), picked, Some(host))).await;
+        let to = (&**service, *port, self.plan.subset());
+        let secured = Box::pin(Reach::secure(&from, to, picked, Some(host))).await;
         secured.map_err(|failure| Failed::unconnected(&failure.into()))
     }
 

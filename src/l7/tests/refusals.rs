@@ -145,7 +145,7 @@ async fn nobody_but_the_agent_tells_of_claims_in_trailers() {
 fn encrypted(mut mesh: Fixture, clients: Option<&str>, demand: Demand) -> Fixture {
     let mut service = mesh.mesh.services[0].as_ref().clone();
     let by = "DestinationRule shop/echo".into();
-    let wish = Wish { by, rest: demand, ports: Default::default() };
+    let wish = Wish { by, rest: demand, ports: Default::default(), subsets: Default::default() };
     service.encryption.add(clients.map(Str::from).as_ref(), wish.into());
     mesh.mesh.services[0] = service.into();
     mesh

@@ -316,7 +316,7 @@ impl Authorizer<'_> {
         check: &Request<RequestBody>,
     ) -> Result<(), Failed> {
         let (namespace, tunnelled) = (&self.from.client.key.namespace, to.captured().is_some());
-        match gate::encryption(service, port, namespace, tunnelled) {
+        match gate::encryption(service, (port, None), namespace, tunnelled) {
             Err(why) => return Err(why.into()),
             Ok(Some(wanted)) => {
                 let by = &wanted.settings().by;

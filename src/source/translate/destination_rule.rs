@@ -44,7 +44,7 @@ pub(super) use constraint::Targets;
 use labels::Compared;
 pub(super) use labels::all_of;
 use reading::Reading;
-pub(super) use subsets::Selections;
+pub(super) use subsets::{MOST as MOST_SUBSETS, Selections};
 use subsets::SubsetSaid;
 
 /// The field of a rule's policy.

@@ -21,9 +21,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::by_host::{self, ByHost};
+use super::destination_rule::MOST_SUBSETS;
 use super::{Context, is_of_other_revision};
 use crate::base::{ObjectKey, Str};
-use crate::model::{self, Demand, Encryption, Wish};
+use crate::model::{self, Demand, Encryption, SubsetWish, Wish};
 use crate::source::objects::{BackendTlsPolicy, DestinationRule, Kind, Typed, created};
 use crate::source::{Condition, ConditionReason, ConditionType, Severity};
 use crate::tls::{Origin, Roots, SubjectName, TlsSettings};
@@ -72,13 +73,11 @@ impl Encryptions {
         let spec = &rule.spec;
         let mut wish = wish_of(cx, key, spec);
         if rule.read().is_err() {
-            refuse(&mut wish, "the rule cannot be read", false);
-        } else if subsets_differ(spec) {
-            refuse(&mut wish, "its subsets have TLS of their own", true);
+            refuse(&mut wish, "the rule cannot be read");
         }
         let selects = spec.get("workloadSelector").is_some_and(|it| !it.is_null());
         if selects {
-            refuse(&mut wish, "the rule has a workloadSelector", false);
+            refuse(&mut wish, "the rule has a workloadSelector");
             ignore_plaintext(cx, key, &mut wish);
         }
         if wish.is_anything() {
@@ -162,53 +161,54 @@ fn with_names(wish: &Arc<Wish>, names: &[String]) -> Arc<Wish> {
         }
         other => other.clone(),
     };
-    Arc::new(Wish {
-        by: wish.by.clone(),
-        rest: named(&wish.rest),
-        ports: wish.ports.iter().map(|(port, demand)| (*port, named(demand))).collect(),
-    })
+    let mut with_names = (**wish).clone();
+    with_names.demands_mut().for_each(|demand| *demand = named(demand));
+    Arc::new(with_names)
 }
 
 fn has_room(settings: &TlsSettings) -> bool {
     settings.names.is_empty() && settings.roots != Roots::Unverified
 }
 
-/// By the policies for all traffic and for ports.
+/// By the policies for all traffic, for ports and for subsets.
 fn wish_of(cx: &mut Context<'_>, key: &ObjectKey, spec: &Value) -> Wish {
     let by: Str = format!("{} {key}", Kind::DestinationRule).into();
-    let mut wish = Wish { by, rest: Demand::Nothing, ports: BTreeMap::new() };
-    let Some(policy) = spec.get("trafficPolicy") else { return wish };
-    wish.rest = settings::demand(cx, key, "spec.trafficPolicy.tls", policy.get("tls"));
+    let SubsetWish { rest, ports } = demands_of(cx, key, "spec", spec);
+    let mut wish = Wish { by, rest, ports, subsets: BTreeMap::new() };
+    let subsets = spec.get("subsets").and_then(Value::as_array).into_iter().flatten();
+    for (index, subset) in subsets.enumerate().take(MOST_SUBSETS) {
+        let Some(name) = subset.get("name").and_then(Value::as_str) else { continue };
+        if wish.subsets.contains_key(name) {
+            continue;
+        }
+        let said = demands_of(cx, key, &format!("spec.subsets[{index}]"), subset);
+        wish.subsets.insert(name.into(), said);
+    }
+    wish.subsets.retain(|_, said| *said != SubsetWish::default());
+    wish
+}
+
+/// What the `trafficPolicy` of a rule or of a subset says.
+fn demands_of(cx: &mut Context<'_>, key: &ObjectKey, within: &str, of: &Value) -> SubsetWish {
+    let mut said = SubsetWish::default();
+    let Some(policy) = of.get("trafficPolicy") else { return said };
+    let within = format!("{within}.trafficPolicy");
+    said.rest = settings::demand(cx, key, &format!("{within}.tls"), policy.get("tls"));
     let of_ports = policy.get("portLevelSettings").and_then(Value::as_array);
     for (index, setting) in of_ports.into_iter().flatten().enumerate() {
         let number = setting.get("port").and_then(|port| port.get("number")?.as_u64());
         let Some(number) = number.and_then(|number| u16::try_from(number).ok()) else { continue };
-        let field = format!("spec.trafficPolicy.portLevelSettings[{index}].tls");
+        let field = format!("{within}.portLevelSettings[{index}].tls");
         let demand = settings::demand(cx, key, &field, setting.get("tls"));
-        wish.ports.entry(number).or_insert(demand);
+        said.ports.entry(number).or_insert(demand);
     }
-    wish
+    said
 }
 
-/// Whether a subset says something else of TLS than the rule: where routes lead to subsets, it may be meant.
-fn subsets_differ(spec: &Value) -> bool {
-    let tls = |policy: Option<&'_ Value>| {
-        let policy = policy?.get("trafficPolicy")?;
-        let of_ports = policy.get("portLevelSettings").and_then(Value::as_array);
-        let ports = of_ports.into_iter().flatten().filter(|it| it.get("tls").is_some());
-        let ports: Vec<Value> = ports.cloned().collect();
-        let rest = policy.get("tls").cloned();
-        (rest.is_some() || !ports.is_empty()).then_some((rest, ports))
-    };
-    let whole = tls(Some(spec));
-    let subsets = spec.get("subsets").and_then(Value::as_array).into_iter().flatten();
-    subsets.map(|subset| tls(Some(subset))).any(|said| said.is_some() && said != whole)
-}
-
-/// Nothing that the wish would have encrypted goes out; with `all` nothing at all.
-fn refuse(wish: &mut Wish, why: &str, all: bool) {
-    for demand in wish.ports.values_mut().chain([&mut wish.rest]) {
-        if all || matches!(demand, Demand::Tls(_)) {
+/// Nothing that the wish would have encrypted goes out.
+fn refuse(wish: &mut Wish, why: &str) {
+    for demand in wish.demands_mut() {
+        if matches!(demand, Demand::Tls(_)) {
             *demand = Demand::Impossible(why.into());
         }
     }
@@ -217,7 +217,7 @@ fn refuse(wish: &mut Wish, why: &str, all: bool) {
 /// What some clients of the namespace are to send in the clear, others may not.
 fn ignore_plaintext(cx: &mut Context<'_>, key: &ObjectKey, wish: &mut Wish) {
     let mut ignored = false;
-    for demand in wish.ports.values_mut().chain([&mut wish.rest]) {
+    for demand in wish.demands_mut() {
         if *demand == Demand::Plaintext {
             (*demand, ignored) = (Demand::Nothing, true);
         }
@@ -229,7 +229,13 @@ fn ignore_plaintext(cx: &mut Context<'_>, key: &ObjectKey, wish: &mut Wish) {
 }
 
 fn complain(cx: &mut Context<'_>, key: &ObjectKey, wish: &Wish) {
-    let field = "spec.trafficPolicy.tls".to_owned();
+    // One of a subset, where the rule as a whole says nothing of the kind.
+    let is_notable = |demand: &Demand| matches!(demand, Demand::Impossible(_) | Demand::Mesh);
+    let field = match wish.ports.values().chain([&wish.rest]).any(is_notable) {
+        true => "spec.trafficPolicy.tls",
+        false => "spec.subsets",
+    };
+    let field = field.to_owned();
     let impossible = wish.demands().find_map(|demand| match demand {
         Demand::Impossible(why) => Some(why),
         _ => None,

@@ -10,7 +10,7 @@ use crate::source::objects::{self, Labels, RuleTrafficPolicy, selects};
 use crate::traffic::{Named, Policy, Subset};
 
 /// So many may one rule have: each costs every endpoint of the service a bit.
-const MOST: usize = 128;
+pub(in crate::source::translate) const MOST: usize = 128;
 
 /// What one rule says of one subset.
 #[derive(Clone, Debug, PartialEq)]

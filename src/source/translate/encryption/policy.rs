@@ -157,7 +157,7 @@ impl Target {
                 (Demand::Nothing, [(port, self.demand.clone())].into())
             }
         };
-        Some(Wish { by: self.by.clone(), rest, ports })
+        Some(Wish { by: self.by.clone(), rest, ports, subsets: BTreeMap::new() })
     }
 }
 

@@ -30,8 +30,18 @@ fn translation(text: &str) -> Translation {
 
 /// What holds for clients of a namespace on a port, in short.
 fn holds(translation: &Translation, namespace: &str, port: u16) -> String {
+    holds_of(translation, namespace, port, None)
+}
+
+/// The same of connections to a subset.
+fn holds_of(
+    translation: &Translation,
+    namespace: &str,
+    port: u16,
+    subset: Option<&str>,
+) -> String {
     let web = &translation.mesh.services[0];
-    match web.encryption.on(namespace, port) {
+    match web.encryption.on(namespace, port, subset) {
         None => "nothing".into(),
         Some((wish, Demand::Tls(origin))) => {
             let sni = origin.settings().sni.as_deref().unwrap_or("-");
@@ -228,18 +238,46 @@ fn each_field_of_tls_settings_is_carried_out_or_refuses() {
 }
 
 #[test]
-fn subsets_and_selectors_that_are_not_told_apart_refuse() {
-    for spec in [
-        "subsets: [{name: v1, trafficPolicy: {tls: {mode: SIMPLE}}}]",
-        "trafficPolicy: {tls: {mode: SIMPLE}}, subsets: [{name: v1, trafficPolicy: {tls: {mode: DISABLE}}}]",
-        "trafficPolicy: {tls: {mode: SIMPLE}}, workloadSelector: {matchLabels: {app: a}}",
-    ] {
-        let translation = translation(&rule("shop", "web", &format!("{{{WEB}, {spec}}}")));
-        assert!(holds(&translation, "shop", 80).starts_with("refused"), "{spec}");
+fn rules_with_a_selector_refuse() {
+    let spec = "trafficPolicy: {tls: {mode: SIMPLE}}, workloadSelector: {matchLabels: {app: a}}";
+    let translation = translation(&rule("shop", "web", &format!("{{{WEB}, {spec}}}")));
+    assert!(holds(&translation, "shop", 80).starts_with("refused"), "{spec}");
+}
+
+#[test]
+fn subsets_say_their_own() {
+    let subset = |name: &str, policy: &str| format!("{{name: {name}, trafficPolicy: {{{policy}}}}}");
+    let all = [
+        subset("v1", "tls: {mode: SIMPLE, sni: one}"),
+        subset("v2", "tls: {mode: DISABLE}"),
+        subset("v3", "portLevelSettings: [{port: {number: 81}, tls: {mode: SIMPLE, sni: three}}]"),
+        subset("v4", "tls: {mode: SIMPLE, caCertificates: ../ca.pem}"),
+        subset("v1", "tls: {mode: SIMPLE, sni: again}"),
+    ];
+    let all = all.join(", ");
+    let of = |spec: &str| {
+        translation(&rule("shop", "web", &format!("{{{WEB}, {spec}subsets: [{all}]}}")))
+    };
+    for (spec, whole) in
+        [("", "nothing"), ("trafficPolicy: {tls: {mode: SIMPLE, sni: whole}}, ", "web whole")]
+    {
+        let translation = of(spec);
+        for (subset, port, expected) in [
+            (None, 80, whole),
+            (Some("v1"), 80, "web one"),
+            (Some("v2"), 80, "plaintext"),
+            (Some("v3"), 80, whole),
+            (Some("v3"), 81, "web three"),
+            (Some("other"), 80, whole),
+        ] {
+            let found = holds_of(&translation, "shop", port, subset);
+            assert_eq!(found, expected, "{spec}: {subset:?} {port}");
+        }
+        let refused = holds_of(&translation, "shop", 80, Some("v4"));
+        assert!(refused.starts_with("refused"), "{refused}");
+        let fields = translation.complaints.iter().map(|it| it.field.as_str());
+        assert!(fields.into_iter().any(|it| it == "spec.subsets"));
     }
-    let same = "trafficPolicy: {tls: {mode: SIMPLE}}, subsets: [{name: v1, trafficPolicy: {tls: {mode: SIMPLE}}}, {name: v2}]";
-    let translation = translation(&rule("shop", "web", &format!("{{{WEB}, {same}}}")));
-    assert_eq!(holds(&translation, "shop", 80), "web -");
 }
 
 #[test]
@@ -252,7 +290,7 @@ fn a_service_entry_says_the_names_of_its_servers() {
         let spec = format!("{{host: api.example, trafficPolicy: {{tls: {{mode: SIMPLE{more}}}}}}}");
         let translation = translation(&(entry.to_owned() + &rule("shop", "web", &spec)));
         let service = translation.mesh.services.iter().find(|it| it.hostname == "api.example");
-        let (_, demand) = service.unwrap().encryption.on("shop", 80).expect("TLS is wanted");
+        let (_, demand) = service.unwrap().encryption.on("shop", 80, None).expect("TLS is wanted");
         let Demand::Tls(origin) = demand else { panic!("{demand:?}") };
         assert_eq!(origin.settings().names, [SubjectName::Any(expected.into())]);
     }
