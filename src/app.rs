@@ -37,6 +37,7 @@ use crate::node::Node;
 use crate::otlp::Exporter;
 use crate::pool::Pool;
 use crate::quota::client::Exchange;
+use crate::quota::peers::Peers;
 use crate::resolver::Resolver;
 use crate::sock;
 use crate::source::Source;
@@ -144,6 +145,7 @@ impl Agent {
             settings: settings.layer7.clone(),
             connect_timeout: settings.layer4.connect_timeout,
         });
+        let limit_peers = Peers::new(world.clone());
         let layer4 = Arc::new(Layer4 {
             settings: settings.layer4.clone(),
             cluster: settings.cluster.clone(),
@@ -154,6 +156,7 @@ impl Agent {
             telemetry: telemetry.clone(),
             waypoints: workers.clone(),
             peers: Arc::default(),
+            limit_peers: limit_peers.clone(),
             rooms,
             runtime: runtime.clone(),
         });
@@ -168,7 +171,7 @@ impl Agent {
         );
         let servers = Servers::bind(addresses(&settings), &upgrade.inherited)?;
         Ok(Self {
-            exchange: shared_limits::exchange(&settings, &world, &telemetry)?,
+            exchange: shared_limits::exchange(&settings, &world, &telemetry, &limit_peers)?,
             source: AnySource::new(&settings),
             settings,
             logs,
@@ -193,7 +196,7 @@ impl Agent {
             telemetry: self.telemetry.clone(),
             workers: self.workers.clone(),
             source: self.source.last_read(),
-            shared_limits: self.exchange.state(),
+            shared_limits: self.exchange.clone(),
             complaints: Default::default(),
         })
     }

@@ -15,6 +15,7 @@ mod named;
 mod outbound;
 mod places;
 mod plaintext;
+mod shared_limits;
 mod routed;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ use crate::gate::{ArrivalClass, Gate};
 use crate::identity::CertificateStore;
 use crate::model::Workload;
 use crate::pool::Pool;
+use crate::quota::peers::{Peers, Speaker};
 use crate::reach::{Reach, ReachSettings};
 use crate::resolver::Resolver;
 use crate::sock::{self, SocketFactory};
@@ -64,6 +66,8 @@ pub struct Layer4 {
     pub waypoints: Arc<dyn Waypoints>,
     /// Who holds how many connections.
     pub peers: Arc<PeerTable>,
+    /// Where nodes that share rate limits meet, without a controller.
+    pub limit_peers: Arc<Peers>,
     /// What connections may hold.
     pub rooms: Rooms,
     /// The runtime of layer 4.
@@ -132,6 +136,7 @@ impl Proxy {
         for address in &proxy.tunnels_to {
             shared.pool.add_local(*address, proxy.as_local());
         }
+        shared.limit_peers.add(&proxy.uid, proxy.as_speaker());
         Ok(proxy)
     }
 
@@ -182,6 +187,11 @@ impl Proxy {
         for address in &self.tunnels_to {
             self.shared.pool.remove_local(*address, &self.as_local());
         }
+        self.shared.limit_peers.remove(&self.uid, &self.as_speaker());
+    }
+
+    fn as_speaker(&self) -> Weak<dyn Speaker> {
+        self.this.clone()
     }
 
     fn as_local(&self) -> Weak<dyn LocalServer> {

@@ -32,7 +32,7 @@
 //!
 //! # What may happen
 //!
-//! - *No exchange* (no controller, or it cannot be reached): each node has its part. The limit holds, without any error but
+//! - *No exchange* (no broker can be reached): each node has its part. The limit holds, without any error but
 //!   the first of those two requests a node; demand that the balancing spreads unevenly gets less than the limit.
 //! - *The broker restarts, or another replica leads:* it knows nothing and needs to know nothing; wants repeat every
 //!   [`ROUND`]. Two brokers at a time move tokens among their own nodes. Neither makes any.
@@ -40,19 +40,24 @@
 //!   server. It enforces the limits of its own pods, so it can let through them what it likes. Of other nodes it can take
 //!   what they do not use; they keep their parts. Gifts that it does not take out of a bucket are bounded by a model of the
 //!   bucket that it should have: so other nodes together never pass more than the bound above.
-//! - *A workload* has no way in: nodes talk to the broker over the controller's port, with an agent's token.
+//! - *A workload* has no way in: nodes talk to the broker over the controller's port, with an agent's token; or, without a controller,
+//!   in the tunnels of the mesh, by an authority that no application can name ([`peers`]).
+//! - *The broker lies*, where it is a node with a pod of the Service: it can grant what nobody gave. So without a controller, nodes
+//!   trust each other as far as they have pods of the same Service.
 //! - *Many keys:* a node has places for 512 lacking keys of a limit and reports [`messages::MAX_WANTS`] of them at a time;
 //!   the broker has bounds per limit and per namespace ([`broker`]). A key beyond them has the parts, and no more.
 //!
-//! [`broker`] is the controller's half, [`rounds`] the agent's; both are pure, over the time that they are told. [`client`]
-//! is the agent's connection.
+//! [`broker`] is the half of the controller, or of one of the nodes where there is none; [`rounds`] is the agent's. Both are pure, over
+//! the time that they are told. [`client`] is the agent's connection, [`session`] the broker's end of it.
 
 pub mod broker;
 pub mod client;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 pub mod messages;
+pub mod peers;
 pub mod rounds;
+pub mod session;
 #[cfg(test)]
 mod tests;
 

@@ -7,25 +7,28 @@ use serde_json::{Value, json};
 use super::certificates::controller_settings;
 use crate::config::{IssuerKind, Settings};
 use crate::identity::{ControllerLink, SystemClock};
-use crate::quota::client::{Exchange, Link, State};
+use crate::quota::client::{Brokers, Exchange, Link, State};
+use crate::quota::peers::Peers;
 use crate::source::{Complaint, Severity};
 use crate::telemetry::{SharedLimitMetrics, Telemetry};
 use crate::world::WorldStore;
 
-/// Agents talk to the controller that signs for them; with another issuer they have no proof for it.
+/// Agents talk to the controller that signs for them; with another issuer they have no proof for it, and talk to each other.
 pub(super) fn exchange(
     settings: &Settings,
     world: &Arc<WorldStore>,
     telemetry: &Telemetry,
+    peers: &Arc<Peers>,
 ) -> anyhow::Result<Arc<Exchange>> {
-    let link = match settings.identity.issuer {
+    let brokers = match settings.identity.issuer {
         IssuerKind::Controller => {
-            Some(ControllerLink::new(&controller_settings(settings), Arc::new(SystemClock))?)
+            let link = ControllerLink::new(&controller_settings(settings), Arc::new(SystemClock))?;
+            Brokers::Controller(link)
         }
-        IssuerKind::Local | IssuerKind::Istio => None,
+        IssuerKind::Local | IssuerKind::Istio => Brokers::Peers(peers.clone()),
     };
     let metrics = telemetry.shared_limits().clone();
-    Ok(Arc::new(Exchange::new(world.clone(), settings.node.clone(), link, metrics)))
+    Ok(Arc::new(Exchange::new(world.clone(), settings.node.clone(), brokers, metrics)))
 }
 
 /// For `isthmus status` and the dump.
@@ -41,7 +44,7 @@ pub(super) fn refresh(metrics: &SharedLimitMetrics, state: &State) {
     metrics.fallback.set(count(state.limits.saturating_sub(state.exchanged)));
     metrics.away.set(match &state.link {
         Link::Away(since, _) => since.elapsed().as_secs_f64(),
-        Link::Unneeded | Link::None | Link::Up => 0.0,
+        Link::Unneeded | Link::Up => 0.0,
     });
 }
 
@@ -49,9 +52,8 @@ pub(super) fn refresh(metrics: &SharedLimitMetrics, state: &State) {
 pub(super) fn faults(state: &State) -> Vec<Complaint> {
     let why = match &state.link {
         Link::Away(..) => format!("the exchange of tokens is away: {}", told(&state.link)),
-        Link::None => told(&state.link),
         Link::Up if state.exchanged < state.limits => {
-            "the controller does not know yet that the Service has pods here".to_owned()
+            "the broker does not know yet that the Service has pods here".to_owned()
         }
         Link::Unneeded | Link::Up => return Vec::new(),
     };
@@ -73,9 +75,6 @@ pub(super) fn faults(state: &State) -> Vec<Complaint> {
 fn told(link: &Link) -> String {
     match link {
         Link::Unneeded => "not needed".to_owned(),
-        Link::None => {
-            "there is no controller to exchange tokens through (identity.issuer)".to_owned()
-        }
         Link::Up => "up".to_owned(),
         Link::Away(since, why) => format!("{why}, for {} s", since.elapsed().as_secs()),
     }
@@ -103,8 +102,6 @@ mod tests {
             text(&state).starts_with("TrafficPolicy shop/limit: spec.rateLimit: of the shared")
         );
         assert!(text(&state).ends_with("is away: unavailable, for 7 s"), "{}", text(&state));
-        state.link = Link::None;
-        assert!(text(&state).contains("identity.issuer"));
         let metrics = SharedLimitMetrics::default();
         refresh(&metrics, &state);
         assert_eq!((metrics.limits.get(), metrics.fallback.get()), (1, 1));

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::dump::{self, Parts};
@@ -17,7 +16,7 @@ use crate::l7::Workers;
 use crate::model::{Binding, Mesh, Waypoint, Workload};
 use crate::node::Node;
 use crate::pool::Pool;
-use crate::quota::client::State;
+use crate::quota::client::Exchange;
 use crate::source::{Complaint, LastRead};
 use crate::telemetry::{Peer, Telemetry};
 use crate::world::WorldStore;
@@ -32,7 +31,7 @@ pub(super) struct View {
     pub(super) telemetry: Telemetry,
     pub(super) workers: Arc<Workers>,
     pub(super) source: LastRead,
-    pub(super) shared_limits: Arc<Mutex<State>>,
+    pub(super) shared_limits: Arc<Exchange>,
     pub(super) complaints: ArcSwap<Vec<Complaint>>,
 }
 
@@ -95,7 +94,7 @@ impl Dump for View {
             complaints: &self.complaints.load(),
         };
         let mut dump = parts.dump();
-        dump["sharedLimits"] = shared_limits::status(&self.shared_limits.lock());
+        dump["sharedLimits"] = shared_limits::status(&self.shared_limits.state());
         dump
     }
 
@@ -118,7 +117,7 @@ impl Dump for View {
         let world = self.world.snapshot();
         let mesh = &world.mesh;
         let (complaints, keys) = (self.complaints.load(), issuers::faults(&world));
-        let limits = self.shared_limits.lock().clone();
+        let limits = self.shared_limits.state();
         let faults = [keys, shared_limits::faults(&limits)].concat();
         json!({
             "node": self.settings.node,
@@ -160,7 +159,7 @@ impl Dump for View {
         metrics.certificate_soonest_expiry.set(self.soonest_expiry());
         metrics.pool_connections.set(count(self.pool.tunnels()));
         metrics.source_complaints.set(count(self.complaints.load().len()));
-        shared_limits::refresh(self.telemetry.shared_limits(), &self.shared_limits.lock());
+        shared_limits::refresh(self.telemetry.shared_limits(), &self.shared_limits.state());
         let health = self.telemetry.health();
         health.pool_streams.set(count(self.pool.streams()));
         let failing = certificates.iter().filter(|it| it.failures > 0).count();

@@ -37,7 +37,7 @@ pub(super) fn table(json: &str) -> anyhow::Result<String> {
     if shared["limits"].as_u64().is_some_and(|limits| limits > 0) {
         writeln!(
             text,
-            "{} shared rate limits, {} of them exchanged with other nodes; the controller: {}",
+            "{} shared rate limits, {} of them exchanged with other nodes; the broker: {}",
             shared["limits"],
             shared["exchanged"],
             text_of(&shared["link"])

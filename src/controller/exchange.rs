@@ -6,10 +6,10 @@
 //! change of the leader costs a second of uneven shares, and no error.
 
 mod places;
-mod session;
 
 use std::sync::Arc;
 
+use futures_util::stream::{BoxStream, StreamExt, unfold};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
@@ -17,12 +17,13 @@ use tonic::{Status, Streaming};
 use super::Context;
 use super::lease::Leadership;
 use crate::base::Str;
-use crate::filter::Pods;
 use crate::quota::broker::{Broker, Census};
-use crate::quota::messages::{Joins, LimitId, Report};
+use crate::quota::messages::{Joins, Orders, Report};
+use crate::quota::session::{Brokerage, Judged, Session};
 use places::Places;
-pub(super) use session::Answers;
-use session::Session;
+
+/// What an agent hears.
+pub(super) type Answers = BoxStream<'static, Result<Orders, Status>>;
 
 /// Connections of one node's agents: one, during an upgrade two, and one that failed unnoticed.
 const MAX_OF_NODE: usize = 3;
@@ -49,24 +50,40 @@ impl Exchange {
         node: &Str,
         reports: Streaming<Report>,
     ) -> Result<Answers, Status> {
-        if !self.leads() {
-            return Err(Status::unavailable("this replica does not lead; another one does"));
-        }
-        let session = Session::enter(self.clone(), node, reports)?;
-        Ok(session.answers())
+        let session = Session::enter(self.clone(), node)?;
+        let answers = unfold(Some((session, reports)), |talk| async {
+            let (mut session, mut reports) = talk?;
+            match session.next(&mut reports).await? {
+                Ok(orders) => Some((Ok(orders), Some((session, reports)))),
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        Ok(answers.boxed())
     }
 
     /// For operators.
     pub(super) fn census(&self) -> Census {
         self.broker.lock().census()
     }
+}
 
-    fn leads(&self) -> bool {
-        self.leadership.is_held()
+impl Brokerage for Exchange {
+    fn broker(&self) -> &Mutex<Broker> {
+        &self.broker
     }
 
-    /// The limits that a node says it has: those that it may speak for, with the pods, and those that it may not.
-    async fn judge(&self, node: &Str, joins: &Joins) -> (Vec<(u32, LimitId, Pods)>, Vec<u32>) {
+    fn most_of_node(&self) -> usize {
+        MAX_OF_NODE
+    }
+
+    fn serves(&self) -> Result<(), Status> {
+        match self.leadership.is_held() {
+            true => Ok(()),
+            false => Err(Status::unavailable("this replica does not lead; another one does")),
+        }
+    }
+
+    async fn judge(&self, node: &Str, joins: &Joins) -> Judged {
         let (mut granted, mut refused) = (Vec::new(), Vec::new());
         for limit in &joins.limits {
             let Some(id) = limit.id() else {

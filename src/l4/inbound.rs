@@ -21,6 +21,7 @@ use crate::filter::Meter;
 use crate::gate::{self, Permit};
 use crate::identity::{self, ProvenPeer, Role, WorkloadCertificate};
 use crate::model::Workload;
+use crate::quota::peers::AUTHORITY;
 use crate::telemetry::Handshake;
 use crate::tunnel::{self, Baggage, Cut, GuardedConnection, Home, Incoming, LocalServer, Place};
 use crate::world::JudgementChanges;
@@ -250,6 +251,9 @@ impl Proxy {
         let Some(workload) = self.workload() else {
             return incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
         };
+        if incoming.request.authority == AUTHORITY {
+            return Box::pin(self.share_limits(incoming, &workload, &client, peer, &cut)).await;
+        }
         let Some((address, port)) = tunnel::parse_authority(&incoming.request.authority) else {
             tracing::debug!(workload = %self.uid, %peer, authority = incoming.request.authority, "not ip:port");
             return incoming.refuse(StatusCode::BAD_REQUEST);

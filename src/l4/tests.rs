@@ -113,6 +113,7 @@ fn layer4(directory: &tempfile::TempDir, workload: &Workload) -> Arc<Layer4> {
         telemetry: Telemetry::without_log(),
         waypoints: Arc::new(NoWaypoints),
         peers: Arc::default(),
+        limit_peers: crate::quota::peers::Peers::new(world.clone()),
         rooms: crate::base::Rooms::boundless(),
         runtime,
     })

@@ -1,24 +1,30 @@
-//! The agent's connection to the controller: only while a limit is shared by pods of this node. While there is none, or it
-//! cannot be made, each node has its part of each limit, and the reason is told in the log, in `isthmus status` and by metrics.
+//! The agent's connection to the broker: only while a limit is shared by pods of this node. With a controller there is one for all
+//! limits, without one a connection for each Service ([`peers`](super::peers)). While it cannot be made, each node has its part of each
+//! limit, and the reason is told in the log, in `isthmus status` and by metrics.
 
 mod in_force;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::unfold;
+use bytes::BytesMut;
+use futures_util::sink::SinkExt;
+use futures_util::stream::{BoxStream, StreamExt, unfold};
 use http::uri::PathAndQuery;
 use parking_lot::Mutex;
+use prost::Message;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::client::Grpc;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::ROUND;
 use super::messages::{EXCHANGE, MAX_MESSAGE, Orders, Report};
+use super::peers::Peers;
 use super::rounds::{Rounds, Tally};
 use crate::base::{Backoff, ObjectKey, Seldom, Str};
 use crate::identity::ControllerLink;
@@ -28,7 +34,7 @@ use crate::world::WorldStore;
 /// Between attempts to connect. Some fail because the replica that was reached does not lead; the next one may.
 const RETRY: Backoff =
     Backoff::new(Duration::from_millis(100), Duration::from_secs(5)).spread(0.5..=1.5);
-/// How long the controller may take to answer a connection: it asks the API server who that is.
+/// How long a broker may take to answer a connection: the controller asks the API server who that is.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between looks at keys that lack nothing at the moment.
 const SELDOM: Duration = Duration::from_secs(1);
@@ -58,67 +64,127 @@ pub enum Link {
     /// No limit is shared by pods of this node.
     #[default]
     Unneeded,
-    /// There is no controller to talk to: agents have another issuer of certificates.
-    None,
     Up,
     /// Since then, and why.
     Away(Instant, String),
+}
+
+/// Where brokers are.
+pub enum Brokers {
+    /// At the controller that signs for the agents.
+    Controller(ControllerLink),
+    /// At the pods of each Service.
+    Peers(Arc<Peers>),
 }
 
 /// The exchange of one agent.
 pub struct Exchange {
     world: Arc<WorldStore>,
     node: Str,
-    /// `None` where no controller signs for the agent.
-    link: Option<ControllerLink>,
-    state: Arc<Mutex<State>>,
+    brokers: Brokers,
+    /// By connection.
+    states: Mutex<BTreeMap<Scope, State>>,
     metrics: SharedLimitMetrics,
     trouble: Seldom,
 }
 
-/// A connection that the controller has accepted.
+/// The limits of one connection: those of a Service; `None`: all.
+type Scope = Option<ObjectKey>;
+
+/// A connection that a broker has accepted.
 struct Talk {
     to: mpsc::Sender<Report>,
-    from: Streaming<Orders>,
+    from: BoxStream<'static, Result<Orders, Status>>,
+}
+
+impl State {
+    /// Of several connections.
+    fn merged<'a>(states: impl Iterator<Item = &'a Self>) -> Self {
+        states.fold(Self::default(), |mut all, state| {
+            let Self { link, limits, exchanged, tally, policies } = state;
+            all.limits += limits;
+            all.exchanged += exchanged;
+            all.tally.add(*tally);
+            all.policies.extend(policies.iter().cloned());
+            all.link = match (&all.link, link) {
+                (Link::Away(since, _), Link::Away(later, _)) if later >= since => return all,
+                (Link::Away(..), Link::Up | Link::Unneeded) => return all,
+                (Link::Up, Link::Unneeded) => Link::Up,
+                _ => link.clone(),
+            };
+            all
+        })
+    }
 }
 
 impl Exchange {
     pub fn new(
         world: Arc<WorldStore>,
         node: Str,
-        link: Option<ControllerLink>,
+        brokers: Brokers,
         metrics: SharedLimitMetrics,
     ) -> Self {
-        Self { world, node, link, state: Arc::default(), metrics, trouble: Seldom::new() }
+        Self { world, node, brokers, states: Mutex::default(), metrics, trouble: Seldom::new() }
     }
 
-    /// For operators; kept current while it runs.
-    pub fn state(&self) -> Arc<Mutex<State>> {
-        self.state.clone()
+    /// For operators.
+    pub fn state(&self) -> State {
+        State::merged(self.states.lock().values())
     }
 
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) {
-        cancel.run_until_cancelled(self.exchange()).await;
+        let exchanging = async {
+            match &self.brokers {
+                Brokers::Controller(_) => self.exchange(None).await,
+                Brokers::Peers(_) => self.exchange_each().await,
+            }
+        };
+        cancel.run_until_cancelled(exchanging).await;
     }
 
-    async fn exchange(&self) {
+    /// Keeps a connection for each Service.
+    async fn exchange_each(self: &Arc<Self>) {
+        let mut changes = self.world.subscribe();
+        let mut running: HashMap<ObjectKey, AbortOnDropHandle<()>> = HashMap::new();
+        loop {
+            changes.mark_unchanged();
+            let limits = in_force::limits(&self.world.load(), &self.node, None);
+            let services: BTreeSet<_> = limits.into_iter().map(|it| it.id.service).collect();
+            running.retain(|service, _| services.contains(service));
+            let is_running = |scope: &Scope| scope.as_ref().is_some_and(|it| services.contains(it));
+            self.states.lock().retain(|scope, _| is_running(scope));
+            for service in services {
+                running.entry(service.clone()).or_insert_with(|| {
+                    let exchange = self.clone();
+                    let exchanging = async move { exchange.exchange(Some(service)).await };
+                    AbortOnDropHandle::new(tokio::spawn(exchanging))
+                });
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+            sleep(SETTLE).await;
+        }
+    }
+
+    async fn exchange(&self, scope: Scope) {
         let (mut rounds, wake) = (Rounds::default(), Arc::new(Notify::new()));
         let mut changes = self.world.subscribe();
         let mut failures = 0;
         loop {
-            self.follow(&mut rounds, &wake, &mut changes);
-            let Some(link) = self.link.as_ref().filter(|_| !rounds.is_empty()) else {
+            self.follow(&scope, &mut rounds, &wake, &mut changes);
+            if rounds.is_empty() {
                 failures = 0;
                 if changes.changed().await.is_err() {
                     return;
                 }
                 sleep(SETTLE).await;
                 continue;
-            };
-            let why = match connect(link).await {
+            }
+            let why = match self.connect(&scope, failures).await {
                 Ok(talk) => {
                     let begun = Instant::now();
-                    let ended = self.talk(&mut rounds, talk, &wake, &mut changes).await;
+                    let ended = self.talk(&scope, &mut rounds, talk, &wake, &mut changes).await;
                     // A connection that lasted is no failure.
                     failures = if begun.elapsed() > PATIENCE { 0 } else { failures };
                     ended
@@ -129,8 +195,8 @@ impl Exchange {
                 continue;
             }
             failures += 1;
-            self.away(why);
-            self.count(&rounds);
+            self.away(&scope, why);
+            self.count(&scope, &rounds);
             sleep(RETRY.after(failures)).await;
         }
     }
@@ -138,29 +204,30 @@ impl Exchange {
     /// Carries messages both ways until the connection ends; returns why it did.
     async fn talk(
         &self,
+        scope: &Scope,
         rounds: &mut Rounds,
         mut talk: Talk,
         wake: &Arc<Notify>,
         changes: &mut watch::Receiver<u64>,
     ) -> String {
         rounds.begin();
-        self.state.lock().link = Link::Up;
+        self.change(scope, |state| state.link = Link::Up);
         let mut next = Instant::now();
         let mut looked = next;
         let mut sleeps = false;
         let mut settled: Option<Instant> = None;
         loop {
             tokio::select! {
-                heard = talk.from.message() => match heard {
-                    Ok(Some(orders)) => {
+                heard = talk.from.next() => match heard {
+                    Some(Ok(orders)) => {
                         let answer = rounds.hear(&orders, Instant::now());
                         talk.send(answer);
                         if !orders.refused.is_empty() {
-                            self.count(rounds);
+                            self.count(scope, rounds);
                         }
                     }
-                    Ok(None) => return "the controller ended the connection".to_owned(),
-                    Err(status) => return told(&status),
+                    None => return "the broker ended the connection".to_owned(),
+                    Some(Err(status)) => return told(&status),
                 },
                 () = wake.notified(), if sleeps => {
                     (next, sleeps) = (looked + ROUND, false);
@@ -169,7 +236,7 @@ impl Exchange {
                     looked = Instant::now();
                     let report = rounds.look(looked);
                     talk.send(report);
-                    self.count(rounds);
+                    self.count(scope, rounds);
                     sleeps = !rounds.is_active();
                     next = looked + if sleeps { SELDOM } else { ROUND };
                 }
@@ -181,7 +248,7 @@ impl Exchange {
                 }
                 () = sleep_until(settled.unwrap_or(next)), if settled.is_some() => {
                     settled = None;
-                    self.follow(rounds, wake, changes);
+                    self.follow(scope, rounds, wake, changes);
                     if rounds.is_empty() {
                         return String::new();
                     }
@@ -191,49 +258,88 @@ impl Exchange {
         }
     }
 
-    fn follow(&self, rounds: &mut Rounds, wake: &Arc<Notify>, changes: &mut watch::Receiver<u64>) {
+    fn follow(
+        &self,
+        scope: &Scope,
+        rounds: &mut Rounds,
+        wake: &Arc<Notify>,
+        changes: &mut watch::Receiver<u64>,
+    ) {
         changes.mark_unchanged();
-        let limits = in_force::limits(&self.world.load(), &self.node);
-        {
-            let mut state = self.state.lock();
+        let limits = in_force::limits(&self.world.load(), &self.node, scope.as_ref());
+        self.change(scope, |state| {
             state.limits = limits.len();
             state.policies = limits.iter().map(|limit| limit.id.policy.clone()).collect();
             if limits.is_empty() {
                 state.link = Link::Unneeded;
-            } else if self.link.is_none() {
-                state.link = Link::None;
-                return;
             }
-        }
+        });
         rounds.follow(limits, wake);
-        self.count(rounds);
+        self.count(scope, rounds);
     }
 
-    fn count(&self, rounds: &Rounds) {
-        let mut state = self.state.lock();
-        state.exchanged = if state.link == Link::Up { rounds.exchanged() } else { 0 };
-        let (before, now) = (state.tally, rounds.tally);
+    fn change<T>(&self, scope: &Scope, change: impl FnOnce(&mut State) -> T) -> T {
+        change(self.states.lock().entry(scope.clone()).or_default())
+    }
+
+    fn count(&self, scope: &Scope, rounds: &Rounds) {
+        let now = rounds.tally;
+        let before = self.change(scope, |state| {
+            state.exchanged = if state.link == Link::Up { rounds.exchanged() } else { 0 };
+            std::mem::replace(&mut state.tally, now)
+        });
         self.metrics.tokens("received", now.received - before.received);
         self.metrics.tokens("given", now.given - before.given);
         self.metrics.tokens("discarded", now.discarded - before.discarded);
-        state.tally = now;
     }
 
-    fn away(&self, why: String) {
-        let mut state = self.state.lock();
-        let since = match &state.link {
-            Link::Away(since, _) => *since,
-            _ => Instant::now(),
-        };
+    fn away(&self, scope: &Scope, why: String) {
+        let since = self.change(scope, |state| {
+            let since = match &state.link {
+                Link::Away(since, _) => *since,
+                _ => Instant::now(),
+            };
+            state.link = Link::Away(since, why.clone());
+            since
+        });
         if since.elapsed() > TELL_AFTER && self.trouble.is_due() {
+            let check = match self.brokers {
+                Brokers::Controller(_) => "the controller runs and this node reaches its Service",
+                Brokers::Peers(_) => "nodes reach each other's pods on port 15008",
+            };
             tracing::warn!(
                 why,
                 "shared rate limits: this node cannot exchange tokens with others, so that each node has its part of each \
-                 limit; check that the controller runs and that this node reaches its Service"
+                 limit; check that {check}"
             );
         }
-        state.link = Link::Away(since, why);
     }
+
+    async fn connect(&self, scope: &Scope, failed: u32) -> Result<Talk, String> {
+        match (&self.brokers, scope) {
+            (Brokers::Controller(link), _) => connect_to_controller(link).await,
+            (Brokers::Peers(peers), Some(service)) => {
+                let (mut orders, frames) = peers.dial(service, failed).await?.split();
+                let (to, mut reports) = mpsc::channel::<Report>(QUEUE);
+                // It ends with the sender, and takes its half of the connection with it.
+                tokio::spawn(async move {
+                    while let Some(report) = reports.recv().await {
+                        if orders.send(report.encode_to_vec().into()).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+                Ok(Talk { to, from: frames.map(read).boxed() })
+            }
+            (Brokers::Peers(_), None) => Err("a connection is for one Service".to_owned()),
+        }
+    }
+}
+
+/// A message of a broker at a pod.
+fn read(frame: std::io::Result<BytesMut>) -> Result<Orders, Status> {
+    let frame = frame.map_err(|error| Status::unavailable(error.to_string()))?;
+    Orders::decode(frame).map_err(|error| Status::internal(error.to_string()))
 }
 
 impl Talk {
@@ -244,7 +350,7 @@ impl Talk {
     }
 }
 
-async fn connect(link: &ControllerLink) -> Result<Talk, String> {
+async fn connect_to_controller(link: &ControllerLink) -> Result<Talk, String> {
     let (channel, bearer) = link.open().await?;
     let mut client = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
     let (to, reports) = mpsc::channel(QUEUE);
@@ -260,7 +366,7 @@ async fn connect(link: &ControllerLink) -> Result<Talk, String> {
         client.streaming(request, PathAndQuery::from_static(EXCHANGE), codec).await
     };
     match timeout(PATIENCE, answered).await {
-        Ok(Ok(answer)) => Ok(Talk { to, from: answer.into_inner() }),
+        Ok(Ok(answer)) => Ok(Talk { to, from: answer.into_inner().boxed() }),
         Ok(Err(status)) => Err(told(&status)),
         Err(_) => Err(format!("the controller does not answer within {PATIENCE:?}")),
     }
@@ -271,5 +377,28 @@ fn told(status: &Status) -> String {
     match status.code() {
         Code::Unimplemented => "the controller is of a version that exchanges no tokens".to_owned(),
         code => format!("{}: {:?}", code.description(), status.message()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn operators_hear_of_the_connection_that_is_away() {
+        let up = State { link: Link::Up, limits: 2, exchanged: 2, ..State::default() };
+        let since = Instant::now();
+        let away = |after: u64, why: &str| State {
+            link: Link::Away(since + Duration::from_secs(after), why.to_owned()),
+            limits: 1,
+            policies: [ObjectKey::new("shop", why)].into(),
+            ..State::default()
+        };
+        let states = [up.clone(), away(2, "two"), away(1, "one"), State::default(), up.clone()];
+        let merged = State::merged(states.iter());
+        assert_eq!((merged.limits, merged.exchanged, merged.policies.len()), (6, 4, 2));
+        assert_eq!(merged.link, away(1, "one").link);
+        assert_eq!(State::merged([State::default(), up, State::default()].iter()).link, Link::Up);
+        assert_eq!(State::merged([].iter()).link, Link::Unneeded);
     }
 }

@@ -46,6 +46,16 @@ pub struct Tally {
     pub discarded: u64,
 }
 
+impl Tally {
+    pub fn add(&mut self, other: Self) {
+        let Self { wanted, received, given, discarded } = other;
+        self.wanted += wanted;
+        self.received += received;
+        self.given += given;
+        self.discarded += discarded;
+    }
+}
+
 /// All limits that this node exchanges.
 #[derive(Default)]
 pub struct Rounds {

@@ -15,7 +15,7 @@ metrics! {
         pub limits: Gauge = "isthmus_shared_limits";
         /// Those whose tokens are not exchanged with other nodes, so that this node has its part and no more.
         pub fallback: Gauge = "isthmus_shared_limits_fallback";
-        /// How long the controller, through which tokens are exchanged, has not been reached; 0 while it is, or is not needed.
+        /// How long a broker, through which tokens are exchanged, has not been reached; 0 while it is, or is not needed.
         pub away: Gauge<f64, AtomicU64> = "isthmus_shared_limits_away_seconds";
         /// Tokens of shared rate limits: `received` from other nodes, `given` to them, `discarded` because they were not used in
         /// time.

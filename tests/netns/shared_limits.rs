@@ -1,5 +1,5 @@
-//! A rate limit that all pods of a service share, with two agents and a real controller between them. Of the API server there
-//! is a stand-in.
+//! A rate limit that all pods of a service share, with two agents, and with a real controller between them or without one. Of the API
+//! server there is a stand-in.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -114,13 +114,18 @@ fn limited() -> Result<(Lab, ApiServer, Process)> {
              controller_token_file = \"{token}\"\n"
         )
     })?;
-    enrol(&mut lab)?;
+    limit(&mut lab)?;
+    Ok((lab, server, controller))
+}
+
+/// Applies the policy to what a waypoint serves.
+fn limit(lab: &mut Lab) -> Result<()> {
+    enrol(lab)?;
     lab.manifests.apply(WAYPOINT)?;
     let label = ["istio.io/use-waypoint=waypoint"];
     lab.manifests.label(&Key::new("Namespace", "", "bookinfo"), &label)?;
-    settle(&lab, "curl", &[REVIEWS], 200)?;
-    lab.manifests.apply(POLICY)?;
-    Ok((lab, server, controller))
+    settle(lab, "curl", &[REVIEWS], 200)?;
+    lab.manifests.apply(POLICY)
 }
 
 /// Some 400 requests a second for so long, over several connections.
@@ -184,14 +189,12 @@ fn until_exchanged(lab: &Lab, exchanged: u64) -> Result<()> {
     })
 }
 
-#[test]
-fn a_shared_limit_is_one_limit_over_two_nodes() -> Result<()> {
-    let (lab, _server, mut controller) = limited()?;
-    until_exchanged(&lab, 1)?;
+/// Whatever a client does, it gets the limit, and tokens that one node does not use are used by the other one.
+fn is_one_limit(lab: &Lab) -> Result<()> {
     let service = lab.service("bookinfo", "reviews")?[0];
     let pod = lab.address("reviews-v1")?;
     for (to, what) in [(service, "spread"), (pod, "one node")] {
-        let all = load(&lab, to, 8)?;
+        let all = load(lab, to, 8)?;
         let most = BURST + RATE * all.seconds + ERROR;
         ensure!(all.passed <= most && all.limited > 0.0, "{what}: {all:?}, at most {most}");
         // Far more than the part of one node: the other node's tokens came here. How many depends on the machine.
@@ -207,7 +210,15 @@ fn a_shared_limit_is_one_limit_over_two_nodes() -> Result<()> {
     wait::until("what was received to be given", || {
         let given: Result<f64> = moved("given");
         Ok((given? >= received).then_some(()))
-    })?;
+    })
+}
+
+#[test]
+fn a_shared_limit_is_one_limit_over_two_nodes() -> Result<()> {
+    let (lab, _server, mut controller) = limited()?;
+    until_exchanged(&lab, 1)?;
+    is_one_limit(&lab)?;
+    let pod = lab.address("reviews-v1")?;
 
     // Without the controller each node has its part, and says so.
     controller.terminate()?;
@@ -226,6 +237,30 @@ fn a_shared_limit_is_one_limit_over_two_nodes() -> Result<()> {
     let most = BURST + RATE * all.seconds + ERROR;
     let part = PART * (BURST + RATE * all.seconds);
     ensure!(all.passed <= most && all.passed > 1.5 * part, "again: {all:?}");
+    Ok(())
+}
+
+/// The nodes meet at a pod of the Service, and at another one where that is gone.
+#[test]
+fn without_a_controller_nodes_share_a_limit_among_themselves() -> Result<()> {
+    let mut lab = bookinfo()?;
+    lab.start_agents("")?;
+    limit(&mut lab)?;
+    until_exchanged(&lab, 1)?;
+    is_one_limit(&lab)?;
+    // The first pod by its name is node-a's. Its agent knows nothing when it comes back.
+    lab.kill_and_restart_agent("node-a", "")?;
+    settle(&lab, "curl", &[REVIEWS], 200)?;
+    until_exchanged(&lab, 1)?;
+    is_one_limit(&lab)?;
+    // The pod leaves; those that are left are on one node, which needs nobody.
+    lab.manifests.delete(&Key::new("Pod", "bookinfo", "reviews-v1"))?;
+    wait::until("node-a to have no part of the limit", || {
+        Ok((status(&lab, "node-a")?["sharedLimits"]["limits"] == 0).then_some(()))
+    })?;
+    let all = load(&lab, lab.address("reviews-v2")?, 4)?;
+    let most = BURST + RATE * all.seconds + ERROR;
+    ensure!(all.passed <= most && all.passed > 0.8 * RATE * all.seconds, "{all:?}");
     Ok(())
 }
 

@@ -1,21 +1,25 @@
 //! The shared limits of Services that have pods on this node.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
+use crate::base::ObjectKey;
 use crate::filter::{HttpFilter, RateLimit, SharedLimit};
 use crate::model::Service;
 use crate::quota::messages::LimitId;
 use crate::quota::rounds::InForce;
 use crate::world::World;
 
-/// Every one once. Those of ServiceEntries are not exchanged: the API server does not say which node has their endpoints.
-pub(super) fn limits(world: &World, node: &str) -> Vec<InForce> {
+/// Every one once; with `of`, those of one Service. Those of ServiceEntries are not exchanged: the API server does not say which node
+/// has their endpoints.
+pub(super) fn limits(world: &World, node: &str, of: Option<&ObjectKey>) -> Vec<InForce> {
     let mut found = Vec::new();
     let mut known = HashSet::new();
     let mut swept = HashSet::new();
     // Only what is bound to a waypoint is parsed, and so limited.
     let bound = world.mesh.services.iter().filter(|it| it.waypoint.waypoint().is_some());
-    for service in bound.filter(|it| it.entry.is_none()) {
+    let wanted = |service: &&Arc<Service>| of.is_none_or(|of| service.key == *of);
+    for service in bound.filter(wanted).filter(|it| it.entry.is_none()) {
         let limits = || limits_of(world, service);
         for SharedLimit { parts, .. } in limits() {
             if swept.insert(std::ptr::from_ref(parts)) {

@@ -1,17 +1,18 @@
-//! One connection of an agent: its reports go to the broker, what the broker has for it goes back, a few times in a round.
+//! One connection of a node at the broker: its reports go to the broker, what the broker has for it goes back, a few times in a round.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{BoxStream, StreamExt, unfold};
+use futures_util::stream::{Stream, StreamExt};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
-use super::{Exchange, MAX_OF_NODE};
+use super::broker::{Broker, Number};
+use super::messages::{Joins, LimitId, Orders, Report};
 use crate::base::Str;
-use crate::quota::broker::Number;
-use crate::quota::messages::{Orders, Report};
+use crate::filter::Pods;
 
 /// Between two messages to an agent; what comes in between is sent together.
 const PACE: Duration = Duration::from_millis(25);
@@ -22,19 +23,33 @@ const REPORTS_AT_ONCE: f64 = 200.0;
 /// for: for each of them other nodes are looked at. An agent that lacks as many as it may say of sends half of the reports here.
 const LIMITS_OF_REPORT: f64 = 64.0;
 const WANTS_OF_REPORT: f64 = 64.0;
-/// How often it is looked whether this replica still leads.
+/// How often it is looked whether the broker still serves.
 const LOOK: Duration = Duration::from_secs(1);
 /// After this an agent must authenticate again; up to half as much longer. Less than a connection lasts at this port.
 const MAX_AGE: Duration = Duration::from_secs(6 * 60);
 
-/// What the agent hears.
-pub(in crate::controller) type Answers = BoxStream<'static, Result<Orders, Status>>;
+/// The limits that a node may speak for, by its own numbers, with the pods; and those that it may not.
+pub type Judged = (Vec<(u32, LimitId, Pods)>, Vec<u32>);
 
-pub(super) struct Session {
-    exchange: Arc<Exchange>,
+/// Where a broker is, and who may speak there.
+pub trait Brokerage: Send + Sync + 'static {
+    fn broker(&self) -> &Mutex<Broker>;
+
+    /// Connections of one node's agents.
+    fn most_of_node(&self) -> usize;
+
+    /// # Errors
+    /// It serves no longer, or not here.
+    fn serves(&self) -> Result<(), Status>;
+
+    /// The limits that a node says it has.
+    fn judge(&self, node: &Str, joins: &Joins) -> impl Future<Output = Judged> + Send;
+}
+
+pub struct Session<B: Brokerage> {
+    place: Arc<B>,
     node: Str,
     number: Number,
-    reports: Streaming<Report>,
     wake: Arc<Notify>,
     /// When something may be sent; `None` while there is nothing.
     due: Option<Instant>,
@@ -44,25 +59,23 @@ pub(super) struct Session {
     room: (f64, Instant),
 }
 
-impl Session {
-    pub(super) fn enter(
-        exchange: Arc<Exchange>,
-        node: &Str,
-        reports: Streaming<Report>,
-    ) -> Result<Self, Status> {
+impl<B: Brokerage> Session<B> {
+    /// # Errors
+    /// The broker does not serve here, or the node has too many connections.
+    pub fn enter(place: Arc<B>, node: &Str) -> Result<Self, Status> {
+        place.serves()?;
         let (now, wake) = (Instant::now(), Arc::new(Notify::new()));
         let number = {
-            let mut broker = exchange.broker.lock();
-            if broker.of_node(node) >= MAX_OF_NODE {
+            let mut broker = place.broker().lock();
+            if broker.of_node(node) >= place.most_of_node() {
                 return Err(Status::resource_exhausted("this node is connected already"));
             }
             broker.enter(node, &wake)
         };
         Ok(Self {
-            exchange,
+            place,
             node: node.clone(),
             number,
-            reports,
             wake,
             due: None,
             sent: now,
@@ -71,29 +84,21 @@ impl Session {
         })
     }
 
-    pub(super) fn answers(self) -> Answers {
-        unfold(Some(self), |session| async {
-            let mut session = session?;
-            match session.next().await? {
-                Ok(orders) => Some((Ok(orders), Some(session))),
-                Err(status) => Some((Err(status), None)),
-            }
-        })
-        .boxed()
-    }
-
-    /// `None`: the agent has gone.
-    async fn next(&mut self) -> Option<Result<Orders, Status>> {
+    /// What the node is to hear next, while its `reports` are heard. `None`: it has gone. Nothing follows an error.
+    pub async fn next(
+        &mut self,
+        reports: &mut (impl Stream<Item = Result<Report, Status>> + Unpin),
+    ) -> Option<Result<Orders, Status>> {
         loop {
             let due = self.due.unwrap_or(self.end);
             tokio::select! {
-                report = self.reports.message() => match report {
-                    Ok(Some(report)) => {
+                report = reports.next() => match report {
+                    Some(Ok(report)) => {
                         if let Err(status) = self.hear(&report).await {
                             return Some(Err(status));
                         }
                     }
-                    Ok(None) | Err(_) => return None,
+                    None | Some(Err(_)) => return None,
                 },
                 () = self.wake.notified(), if self.due.is_none() => {
                     self.due = Some(self.sent + PACE);
@@ -104,15 +109,15 @@ impl Session {
                         return Some(Err(Status::unavailable("connect again, to prove who you are")));
                     }
                     self.due = None;
-                    if let Some(orders) = self.exchange.broker.lock().take(self.number, now) {
+                    if let Some(orders) = self.place.broker().lock().take(self.number, now) {
                         self.sent = now;
                         return Some(Ok(orders));
                     }
                 }
                 () = sleep(LOOK) => {}
             }
-            if !self.exchange.leads() {
-                return Some(Err(Status::unavailable("this replica no longer leads")));
+            if let Err(status) = self.place.serves() {
+                return Some(Err(status));
             }
         }
     }
@@ -131,16 +136,16 @@ impl Session {
         }
         self.room = (room - cost, now);
         if let Some(joins) = &report.joins {
-            let (granted, refused) = self.exchange.judge(&self.node, joins).await;
-            self.exchange.broker.lock().join(self.number, granted, refused);
+            let (granted, refused) = self.place.judge(&self.node, joins).await;
+            self.place.broker().lock().join(self.number, granted, refused);
         }
-        self.exchange.broker.lock().hear(self.number, report, Instant::now());
+        self.place.broker().lock().hear(self.number, report, Instant::now());
         Ok(())
     }
 }
 
-impl Drop for Session {
+impl<B: Brokerage> Drop for Session<B> {
     fn drop(&mut self) {
-        self.exchange.broker.lock().leave(self.number);
+        self.place.broker().lock().leave(self.number);
     }
 }
