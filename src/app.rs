@@ -136,15 +136,7 @@ impl Agent {
         let pool_settings = pool_settings(&settings, rooms.clone());
         let pool = Pool::new(pool_settings, certificates.store.clone(), runtime.clone());
         let resolver = Resolver::new(settings.dns.resolv_conf.clone(), world.clone());
-        let workers = Workers::new(Dependencies {
-            world: world.clone(),
-            pool: pool.clone(),
-            resolver: resolver.clone(),
-            telemetry: telemetry.clone(),
-            cluster: settings.cluster.clone(),
-            settings: settings.layer7.clone(),
-            connect_timeout: settings.layer4.connect_timeout,
-        });
+        let workers = workers(&settings, &world, &pool, &resolver, &telemetry);
         let limit_peers = Peers::new(world.clone());
         let layer4 = Arc::new(Layer4 {
             settings: settings.layer4.clone(),
@@ -324,6 +316,25 @@ where
         Some(()) = handed_over => Ok(()),
         ended = source => ended.context("the source")?.map_err(Into::into).context("the source"),
     }
+}
+
+/// The workers of layer 7.
+fn workers(
+    settings: &Settings,
+    world: &Arc<WorldStore>,
+    pool: &Pool,
+    resolver: &Arc<Resolver>,
+    telemetry: &Telemetry,
+) -> Arc<Workers> {
+    Workers::new(Dependencies {
+        world: world.clone(),
+        pool: pool.clone(),
+        resolver: resolver.clone(),
+        telemetry: telemetry.clone(),
+        cluster: settings.cluster.clone(),
+        settings: settings.layer7.clone(),
+        connect_timeout: settings.layer4.connect_timeout,
+    })
 }
 
 /// What is recorded of this node's pods, and kept for the next agent.

@@ -15,8 +15,8 @@ mod named;
 mod outbound;
 mod places;
 mod plaintext;
-mod shared_limits;
 mod routed;
+mod shared_limits;
 #[cfg(test)]
 mod tests;
 

@@ -96,6 +96,7 @@ fn decide(meter: &mut impl Meter, piece: &str, count: usize, sort: &Sort) -> Res
         client: Some(&client),
         source: mesh::CLIENT.into(),
         destination: SocketAddr::from((web, mesh::TARGET_PORT)),
+        server_name: None,
     };
     let sent = heads::request(&format!("/items/{last}/reviews?page=2"))?;
     let request = Request {

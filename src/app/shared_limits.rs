@@ -23,7 +23,7 @@ pub(super) fn exchange(
     let brokers = match settings.identity.issuer {
         IssuerKind::Controller => {
             let link = ControllerLink::new(&controller_settings(settings), Arc::new(SystemClock))?;
-            Brokers::Controller(link)
+            Brokers::Controller(Box::new(link))
         }
         IssuerKind::Local | IssuerKind::Istio => Brokers::Peers(peers.clone()),
     };

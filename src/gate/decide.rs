@@ -31,7 +31,8 @@ impl Gate {
         views: Option<Views<'a>>,
     ) -> Result<Permit, Denial> {
         self.admit(connection)?;
-        if views.is_none() && connection.server_name.is_none() && self.reads_server_name(connection) {
+        if views.is_none() && connection.server_name.is_none() && self.reads_server_name(connection)
+        {
             return Err(Denial::unread());
         }
         let mutations = views.and_then(|it| it.providers.mutations());

@@ -102,7 +102,10 @@ mod tests {
             let clients = clients.map(Str::from);
             let by = "DestinationRule shop/web".into();
             let ports = [(80, demand.clone())].into();
-            service.encryption.add(clients.as_ref(), Arc::new(Wish { by, rest: Nothing, ports, subsets: Default::default() }));
+            service.encryption.add(
+                clients.as_ref(),
+                Arc::new(Wish { by, rest: Nothing, ports, subsets: Default::default() }),
+            );
             let found = encryption(&service, (port, None), namespace, tunnelled);
             let outcome = found.as_ref().map(Option::is_some).map_err(|_| ());
             assert_eq!(outcome, expected, "{clients:?} {demand:?} {namespace} {port}");

@@ -282,10 +282,7 @@ impl Proxy {
         };
         match self.judge(&arrival) {
             Judgement::Deny(denial) if denial.unread => {
-                match incoming.accept(Some(&self.baggage(&arrival.workload))) {
-                    Ok(stream) => Box::pin(self.judge_by_name(arrival, stream)).await,
-                    Err(error) => self.lost(&arrival, &error),
-                }
+                Box::pin(self.accept_by_name(incoming, arrival)).await;
             }
             Judgement::Deny(denial) => {
                 self.deny_arrival(&arrival, denial);
@@ -368,7 +365,7 @@ impl Proxy {
         }
     }
 
-    fn lost(&self, arrival: &Arrival, error: &tunnel::TunnelError) {
+    pub(super) fn lost(&self, arrival: &Arrival, error: &tunnel::TunnelError) {
         tracing::debug!(workload = %self.uid, peer = %arrival.peer, %error, "the client left before the answer");
     }
 
@@ -385,7 +382,7 @@ impl Proxy {
         (!is_known).then(|| Box::new(Baggage::parse(text)))
     }
 
-    fn baggage(&self, workload: &Workload) -> String {
+    pub(super) fn baggage(&self, workload: &Workload) -> String {
         Baggage::of(workload, &self.shared.cluster).to_string()
     }
 }

@@ -80,7 +80,8 @@ impl Outbound {
     fn ask<'a>(&'a self, service: &'a Arc<Service>) -> Ask<'a> {
         let dialled = SocketAddr::new(self.dialled.ip(), self.port);
         let (service, subset) = (Asked::Decided(service), self.subset.as_deref());
-        let (routed, claim) = (self.routed.then_some(self.dialled.port()), self.begins.claim().map(Str::as_str));
+        let (routed, claim) =
+            (self.routed.then_some(self.dialled.port()), self.begins.claim().map(Str::as_str));
         Ask { service, dialled, routed, subset, claim, lent: self.lent.as_deref() }
     }
 
@@ -170,7 +171,8 @@ impl Proxy {
     ) {
         let reached = {
             let server_name = outbound.begins.server_name();
-            let from = Downstream { server_name: server_name.as_deref(), ..self.downstream(&outbound) };
+            let from =
+                Downstream { server_name: server_name.as_deref(), ..self.downstream(&outbound) };
             Box::pin(self.reach.endpoint(&from, &outbound.ask(service))).await
         };
         match reached {

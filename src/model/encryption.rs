@@ -115,12 +115,7 @@ impl Encryption {
     }
 
     /// What holds for a client of this namespace that connects to the subset, or to any endpoint, and the object that says it.
-    pub fn on(
-        &self,
-        namespace: &str,
-        port: u16,
-        subset: Option<&str>,
-    ) -> Option<(&Wish, &Demand)> {
+    pub fn on(&self, namespace: &str, port: u16, subset: Option<&str>) -> Option<(&Wish, &Demand)> {
         let own = self.namespaces.get(namespace).into_iter().flatten().map(|wish| &**wish);
         let is_for = |it: &&Common| !it.except.iter().any(|other| other == namespace);
         let common = self.everyone.iter().filter(is_for).map(|it| &*it.wish);
@@ -178,10 +173,8 @@ mod tests {
         let with = |wish: Arc<Wish>, subsets: [(Str, SubsetWish); 2]| {
             Arc::new(Wish { subsets: subsets.into(), ..(*wish).clone() })
         };
-        let subsets = [
-            of("v1", Demand::Plaintext, &[(443, Demand::Mesh)]),
-            of("v2", Demand::Nothing, &[]),
-        ];
+        let subsets =
+            [of("v1", Demand::Plaintext, &[(443, Demand::Mesh)]), of("v2", Demand::Nothing, &[])];
         let mut all = Encryption::default();
         all.add(None, wish("older", Demand::Mesh, &[]));
         all.add(None, with(wish("younger", Demand::Mesh, &[]), subsets.clone()));

@@ -36,7 +36,9 @@ pub struct Request<'a> {
 /// Why a connection is refused whose client does not say which server it asks for: it might ask for any. `why`: what it sent.
 pub fn unjudged(why: impl fmt::Display) -> String {
     let unread = Denial::unread().why;
-    format!("{unread}: {why}. Where servers speak first, leave their ports out by `ports` of the policy's rules")
+    format!(
+        "{unread}: {why}. Where servers speak first, leave their ports out by `ports` of the policy's rules"
+    )
 }
 
 /// A refusal.

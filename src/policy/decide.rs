@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::bearer::Bearer;
+use super::dialled::Destination;
 use super::facts::Facts;
 use super::{Denial, PolicyList, PolicySet, looks, probe, rule};
 use crate::base::{ObjectKey, PolicyEffect, PolicyNote};
@@ -60,6 +61,13 @@ impl PolicySet {
         let decided = second(self, facts);
         self.note(facts, matches!(decided, Ok(Some(_))), notes);
         decided
+    }
+
+    /// Whether what is enforced on the port needs the server's name ([`Connection::server_name`](super::Connection)). AUDIT and
+    /// dry-run policies have nothing read, since they must not change what passes.
+    pub fn reads_server_name(&self, to: Destination<'_>) -> bool {
+        let mut rules = self.by_server_name.iter().flat_map(|policy| &policy.rules);
+        rules.any(|rule| looks::looks_at_server_name(rule) && rule::is_of_port(rule, to))
     }
 
     fn note(&self, facts: &Facts<'_>, allowed: bool, notes: &mut Vec<PolicyNote>) {

@@ -22,9 +22,9 @@ pub fn operation_looks_at_http(operation: &Operation) -> bool {
 
 /// Some condition is about the server that the client asks for in TLS.
 pub(super) fn looks_at_server_name(rule: &Rule) -> bool {
-    rule.when.iter().any(|condition| {
-        matches!(condition, Condition::Text { key: ConditionKey::ServerName, .. })
-    })
+    rule.when
+        .iter()
+        .any(|condition| matches!(condition, Condition::Text { key: ConditionKey::ServerName, .. }))
 }
 
 /// Some field is compared with the port or the address of the destination.

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use super::dialled::Destination;
 use super::list::PolicyList;
 use super::looks::{looks_at_destination, looks_at_http, looks_at_server_name};
-use super::rule::is_of_port;
 use super::tokens::TokenPolicies;
 use crate::model::{Action, AuthorizationPolicy};
 
@@ -28,7 +26,7 @@ pub struct PolicySet {
     /// Some rule reads the port or the address of the destination.
     pub(super) looks_at_destination: bool,
     /// Those that are enforced and have a rule about the server that is asked for in TLS.
-    by_server_name: Vec<Arc<AuthorizationPolicy>>,
+    pub(super) by_server_name: Vec<Arc<AuthorizationPolicy>>,
     /// There are AUDIT or dry-run policies.
     pub(super) has_notes: bool,
 }
@@ -57,13 +55,6 @@ impl PolicySet {
         authenticate.inherit(&before.authenticate);
         let lists = [custom, deny, allow, audit].into_iter();
         lists.zip(before.lists()).for_each(|(list, before)| list.inherit(before));
-    }
-
-    /// Whether what is enforced on the port needs the server's name ([`Connection::server_name`](super::Connection)). AUDIT and
-    /// dry-run policies have nothing read, since they must not change what passes.
-    pub fn reads_server_name(&self, to: Destination<'_>) -> bool {
-        let mut rules = self.by_server_name.iter().flat_map(|policy| &policy.rules);
-        rules.any(|rule| looks_at_server_name(rule) && is_of_port(rule, to))
     }
 
     fn lists(&self) -> [&PolicyList; 4] {

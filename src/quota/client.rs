@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::sink::SinkExt;
 use futures_util::stream::{BoxStream, StreamExt, unfold};
 use http::uri::PathAndQuery;
@@ -36,6 +36,8 @@ const RETRY: Backoff =
     Backoff::new(Duration::from_millis(100), Duration::from_secs(5)).spread(0.5..=1.5);
 /// How long a broker may take to answer a connection: the controller asks the API server who that is.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long nodes meet where they should not before they try again.
+const ELSEWHERE: Duration = Duration::from_secs(5);
 /// Between looks at keys that lack nothing at the moment.
 const SELDOM: Duration = Duration::from_secs(1);
 /// How long changes of the mesh are gathered: each takes a look at all services.
@@ -72,7 +74,7 @@ pub enum Link {
 /// Where brokers are.
 pub enum Brokers {
     /// At the controller that signs for the agents.
-    Controller(ControllerLink),
+    Controller(Box<ControllerLink>),
     /// At the pods of each Service.
     Peers(Arc<Peers>),
 }
@@ -95,6 +97,8 @@ type Scope = Option<ObjectKey>;
 struct Talk {
     to: mpsc::Sender<Report>,
     from: BoxStream<'static, Result<Orders, Status>>,
+    /// When it is left for another one, where the nodes should meet.
+    until: Option<Instant>,
 }
 
 impl State {
@@ -187,7 +191,13 @@ impl Exchange {
                     let ended = self.talk(&scope, &mut rounds, talk, &wake, &mut changes).await;
                     // A connection that lasted is no failure.
                     failures = if begun.elapsed() > PATIENCE { 0 } else { failures };
-                    ended
+                    match ended {
+                        Ok(()) => {
+                            failures = 0;
+                            continue;
+                        }
+                        Err(why) => why,
+                    }
                 }
                 Err(why) => why,
             };
@@ -201,7 +211,7 @@ impl Exchange {
         }
     }
 
-    /// Carries messages both ways until the connection ends; returns why it did.
+    /// Carries messages both ways until the connection is not wanted any more. An error is why it ended before.
     async fn talk(
         &self,
         scope: &Scope,
@@ -209,7 +219,7 @@ impl Exchange {
         mut talk: Talk,
         wake: &Arc<Notify>,
         changes: &mut watch::Receiver<u64>,
-    ) -> String {
+    ) -> Result<(), String> {
         rounds.begin();
         self.change(scope, |state| state.link = Link::Up);
         let mut next = Instant::now();
@@ -226,9 +236,10 @@ impl Exchange {
                             self.count(scope, rounds);
                         }
                     }
-                    None => return "the broker ended the connection".to_owned(),
-                    Some(Err(status)) => return told(&status),
+                    None => return Err("the broker ended the connection".to_owned()),
+                    Some(Err(status)) => return Err(told(&status)),
                 },
+                () = sleep_until(talk.until.unwrap_or(next)), if talk.until.is_some() => return Ok(()),
                 () = wake.notified(), if sleeps => {
                     (next, sleeps) = (looked + ROUND, false);
                 }
@@ -242,7 +253,7 @@ impl Exchange {
                 }
                 changed = changes.changed(), if settled.is_none() => {
                     if changed.is_err() {
-                        return "the agent ends".to_owned();
+                        return Err("the agent ends".to_owned());
                     }
                     settled = Some(Instant::now() + SETTLE);
                 }
@@ -250,7 +261,7 @@ impl Exchange {
                     settled = None;
                     self.follow(scope, rounds, wake, changes);
                     if rounds.is_empty() {
-                        return String::new();
+                        return Ok(());
                     }
                     (next, sleeps) = (looked + ROUND, false);
                 }
@@ -319,17 +330,19 @@ impl Exchange {
         match (&self.brokers, scope) {
             (Brokers::Controller(link), _) => connect_to_controller(link).await,
             (Brokers::Peers(peers), Some(service)) => {
-                let (mut orders, frames) = peers.dial(service, failed).await?.split();
+                let (stream, is_first) = peers.dial(service, failed).await?;
+                let until = (!is_first).then(|| Instant::now() + ELSEWHERE);
+                let (mut orders, frames) = stream.split::<Bytes>();
                 let (to, mut reports) = mpsc::channel::<Report>(QUEUE);
                 // It ends with the sender, and takes its half of the connection with it.
                 tokio::spawn(async move {
                     while let Some(report) = reports.recv().await {
-                        if orders.send(report.encode_to_vec().into()).await.is_err() {
+                        if orders.send(Bytes::from(report.encode_to_vec())).await.is_err() {
                             return;
                         }
                     }
                 });
-                Ok(Talk { to, from: frames.map(read).boxed() })
+                Ok(Talk { to, from: frames.map(read).boxed(), until })
             }
             (Brokers::Peers(_), None) => Err("a connection is for one Service".to_owned()),
         }
@@ -366,7 +379,7 @@ async fn connect_to_controller(link: &ControllerLink) -> Result<Talk, String> {
         client.streaming(request, PathAndQuery::from_static(EXCHANGE), codec).await
     };
     match timeout(PATIENCE, answered).await {
-        Ok(Ok(answer)) => Ok(Talk { to, from: answer.into_inner().boxed() }),
+        Ok(Ok(answer)) => Ok(Talk { to, from: answer.into_inner().boxed(), until: None }),
         Ok(Err(status)) => Err(told(&status)),
         Err(_) => Err(format!("the controller does not answer within {PATIENCE:?}")),
     }

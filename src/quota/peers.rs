@@ -5,8 +5,8 @@
 //! as for any connection. Whoever proves the name of an endpoint, at its address, speaks for its node, and for the limits of this
 //! Service only; so nobody needs a name besides those that workloads have.
 //!
-//! Where the first endpoint cannot be reached the next one is tried, and after that a third. Nodes that meet at different brokers move
-//! tokens among themselves, and make none.
+//! Where the first endpoint cannot be reached the next one is tried, and after that a third; the first one is tried again every few
+//! seconds. Nodes that meet at different brokers move tokens among themselves, and make none.
 //!
 //! No application has a way in: the authority of these connections is no address, and agents make no others of what applications dial.
 
@@ -33,7 +33,7 @@ use crate::model::{Service, Workload};
 use crate::world::{World, WorldStore};
 
 /// Of a CONNECT to a broker.
-pub const AUTHORITY: &str = "shared-limits.isthmus.io";
+pub const AUTHORITY: &str = "shared-limits.isthmus.io:15008";
 /// How many endpoints are tried, one after the other.
 const CANDIDATES: usize = 3;
 /// How long a node may take to read a message.
@@ -79,23 +79,27 @@ impl Peers {
         }
     }
 
-    /// Connects to the broker of a Service that has pods on this node. `failed`: how often that has just failed.
+    /// Connects to the broker of a Service that has pods on this node. `failed`: how often that has just failed. Also whether it is
+    /// where all should meet.
     pub(super) async fn dial(
         &self,
         service: &ObjectKey,
         failed: u32,
-    ) -> Result<Framed<Box<dyn Stream>, LengthDelimitedCodec>, String> {
-        let (speaker, broker) = {
+    ) -> Result<(Framed<Box<dyn Stream>, LengthDelimitedCodec>, bool), String> {
+        let (speaker, broker, is_first) = {
             let world = self.world.load();
             let service =
                 world.service(service).ok_or_else(|| format!("{service} does not exist"))?;
-            let speaker = self.speaker(service).ok_or("no pod of the Service is in the mesh here")?;
-            let broker = broker_of(&world, service, failed);
-            (speaker, broker.ok_or("no pod of the Service is in the mesh")?.clone())
+            let speaker =
+                self.speaker(service).ok_or("no pod of the Service is in the mesh here")?;
+            let broker = |failed| broker_of(&world, service, failed);
+            let first = broker(0).ok_or("no pod of the Service is in the mesh")?;
+            let broker = broker(failed).unwrap_or(first);
+            (speaker, broker.clone(), broker.uid == first.uid)
         };
         let key = broker.key.clone();
         match timeout(PATIENCE, speaker.speak(broker)).await {
-            Ok(Ok(stream)) => Ok(Framed::new(stream, codec())),
+            Ok(Ok(stream)) => Ok((Framed::new(stream, codec()), is_first)),
             Ok(Err(why)) => Err(format!("the broker at {key}: {why}")),
             Err(_) => Err(format!("the broker at {key} does not answer within {PATIENCE:?}")),
         }
@@ -277,13 +281,17 @@ mod tests {
         let joins = Some(Joins { limits: vec![Limit::new(1, &id)] });
         let want = super::super::messages::Amount { limit: 1, key: 7, amount: 5_000 };
         let (mut one, mut two) = (served("web-1"), served("web-2"));
-        let report = |number, wants| Report { number, joins: joins.clone(), wants, ..Report::default() };
-        two.send(report(1, Vec::new()).encode_to_vec().into()).await.unwrap();
+        let report =
+            |number, wants| Report { number, joins: joins.clone(), wants, ..Report::default() };
+        two.send(Bytes::from(report(1, Vec::new()).encode_to_vec())).await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
-        one.send(report(1, vec![want]).encode_to_vec().into()).await.unwrap();
+        one.send(Bytes::from(report(1, vec![want]).encode_to_vec())).await.unwrap();
         let frame = two.next().await.unwrap().unwrap();
         let orders = super::super::messages::Orders::decode(frame).unwrap();
-        assert_eq!(orders.asks.iter().map(|it| (it.key, it.amount)).collect::<Vec<_>>(), [(7, 5_000)]);
+        assert_eq!(
+            orders.asks.iter().map(|it| (it.key, it.amount)).collect::<Vec<_>>(),
+            [(7, 5_000)]
+        );
         one.send(Bytes::from_static(b"rubbish")).await.unwrap();
         assert!(one.next().await.is_none(), "it is closed");
         assert!(timeout(Duration::from_secs(1), two.next()).await.is_err(), "the other one is not");

@@ -214,7 +214,9 @@ impl Reach {
         if let Some(why) = unregistered(&world, &from.client.uid, dialled) {
             return Err(Failure::new(Reason::NotRegistered, why));
         }
-        if let Some(why) = unencrypted(&world, key, (ask.port(), ask.subset), namespace, tunnelled, tls) {
+        if let Some(why) =
+            unencrypted(&world, key, (ask.port(), ask.subset), namespace, tunnelled, tls)
+        {
             return Err(Failure::new(Reason::Unencrypted, why));
         }
         if tunnelled && ask.lent.is_none() {

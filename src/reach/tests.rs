@@ -474,8 +474,12 @@ async fn live_connections_end_that_are_wanted_encrypted() {
         let open = tokio::time::timeout(A_MOMENT, until.as_mut()).await;
         assert!(open.is_err(), "nothing is wanted yet");
         let mut wanted = (*echo).clone();
-        let wish =
-            Wish { by: "DestinationRule echo".into(), rest: demand.clone(), ports: [].into(), subsets: [].into() };
+        let wish = Wish {
+            by: "DestinationRule echo".into(),
+            rest: demand.clone(),
+            ports: [].into(),
+            subsets: [].into(),
+        };
         wanted.encryption.add(clients.map(Str::from).as_ref(), wish.into());
         bench.store.publish(Fixture::default().service(wanted).mesh);
         let patience = if ends { SOON } else { A_MOMENT };

@@ -100,7 +100,10 @@ fn hide(lab: &Lab, to: SocketAddr, denied: &str) -> Result<()> {
     ensure!(!answers(lab, to, &[&message], now)?, "the name");
     let pieces: Vec<&[u8]> = message.chunks(100).collect();
     ensure!(!answers(lab, to, &pieces, Duration::from_millis(5))?, "the name in pieces");
-    ensure!(!answers(lab, to, &[front, rest], late)?, "half of the name, and the rest when nobody waits");
+    ensure!(
+        !answers(lab, to, &[front, rest], late)?,
+        "half of the name, and the rest when nobody waits"
+    );
     ensure!(!answers(lab, to, &[&[], &message], late)?, "silence, and the name when nobody waits");
     // Two records: the type, the version and the length of each.
     let body = message.get(5..).unwrap_or_default();
@@ -123,9 +126,9 @@ fn the_server_that_tls_asks_for_decides() -> Result<()> {
     enrol(&mut lab)?;
     serve(&lab, &lab.pod("details-v1")?.attachment.namespace, "left")?;
     serve(&lab, &lab.pod("ratings-v1")?.attachment.namespace, "right")?;
-    let (left, right) =
-        (lab.service("bookinfo", "left")?[0], lab.service("bookinfo", "right")?[0]);
-    let all = [(left, 443, "left"), (right, 443, "right"), (left, 444, "left"), (right, 444, "right")];
+    let (left, right) = (lab.service("bookinfo", "left")?[0], lab.service("bookinfo", "right")?[0]);
+    let all =
+        [(left, 443, "left"), (right, 443, "right"), (left, 444, "left"), (right, 444, "right")];
     // The policies of the pods themselves, by the server's port.
     lab.manifests.apply(&policy("bookinfo", "", "ALLOW", "'*.example.org'"))?;
     expect(&lab, &all, "cart.example.org", "cart.example.com")?;
@@ -137,7 +140,8 @@ fn the_server_that_tls_asks_for_decides() -> Result<()> {
     wait::until("a line of the log that names the server", || {
         let lines = lab.lines_since(&since);
         let named = |line: &str| {
-            line.contains("dst.server_name=\"cart.example.com\"") && line.contains("bookinfo/servers")
+            line.contains("dst.server_name=\"cart.example.com\"")
+                && line.contains("bookinfo/servers")
         };
         Ok(lines.iter().any(|(_, line)| named(line)).then_some(()))
     })?;
@@ -198,7 +202,8 @@ fn the_server_that_tls_asks_for_decides_of_egress() -> Result<()> {
     enrol(&mut lab)?;
     serve(&lab, lab.network().own(), "outside")?;
     let target = "targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: api}]";
-    lab.manifests.apply(&(EGRESS.to_owned() + &policy("egress", target, "ALLOW", "'*.example.com'")))?;
+    lab.manifests
+        .apply(&(EGRESS.to_owned() + &policy("egress", target, "ALLOW", "'*.example.com'")))?;
     let api: IpAddr = "192.0.2.10".parse()?;
     let all = [(api, 443, "outside"), (api, 444, "outside"), (api, 445, "outside")];
     expect(&lab, &all, "api.example.com", "api.example.org")?;

@@ -125,7 +125,8 @@ fn limit(lab: &mut Lab) -> Result<()> {
     let label = ["istio.io/use-waypoint=waypoint"];
     lab.manifests.label(&Key::new("Namespace", "", "bookinfo"), &label)?;
     settle(lab, "curl", &[REVIEWS], 200)?;
-    lab.manifests.apply(POLICY)
+    lab.manifests.apply(POLICY)?;
+    Ok(())
 }
 
 /// Some 400 requests a second for so long, over several connections.
@@ -199,7 +200,12 @@ fn is_one_limit(lab: &Lab) -> Result<()> {
         ensure!(all.passed <= most && all.limited > 0.0, "{what}: {all:?}, at most {most}");
         // Far more than the part of one node: the other node's tokens came here. How many depends on the machine.
         let part = PART * (BURST + RATE * all.seconds);
-        ensure!(all.passed > 1.5 * part, "{what}: {all:?}, the part of node-a is {part}");
+        let states = ["node-a", "node-b"]
+            .map(|node| status(lab, node).map(|it| it["sharedLimits"].to_string()));
+        ensure!(
+            all.passed > 1.5 * part,
+            "{what}: {all:?}, the part of node-a is {part}; {states:?}"
+        );
     }
     // No token comes from nowhere. An agent that only gives counts once a second.
     let moved =

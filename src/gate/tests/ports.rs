@@ -60,8 +60,12 @@ fn leaves(world: &World, name: &str, port: u16, to: &str) -> bool {
     let service = world.service(&key(name)).unwrap();
     let client = identity("curl");
     let destination = to.parse().unwrap();
-    let connection =
-        Connection { client: Some(&client), source: "10.0.9.9".parse().unwrap(), destination, server_name: None };
+    let connection = Connection {
+        client: Some(&client),
+        source: "10.0.9.9".parse().unwrap(),
+        destination,
+        server_name: None,
+    };
     let backend = (&**service, port);
     let way = Way {
         addressed: service,
@@ -235,7 +239,8 @@ fn an_answer_without_an_endpoint_is_judged_by_the_port_that_was_dialled() {
     for (port, expected) in [(80, false), (81, true)] {
         let destination = service.an_endpoint(format!("10.96.0.1:{port}").parse().unwrap());
         let source = "10.0.9.9".parse().unwrap();
-        let connection = Connection { client: Some(&client), source, destination, server_name: None };
+        let connection =
+            Connection { client: Some(&client), source, destination, server_name: None };
         let gate = Gate::for_service(&world, service, port);
         assert_eq!(gate.decide(&connection, None).is_ok(), expected, "{port}");
     }

@@ -69,8 +69,14 @@ fn nothing_passes_before_the_name_is_known() {
             (on(8080), true),
             // Rules of other ports need no name on this one.
             (on(9090), false),
-            (Rule { when: [besides(8080).when, only.when.clone()].concat(), ..Rule::default() }, false),
-            (Rule { when: [besides(9090).when, only.when.clone()].concat(), ..Rule::default() }, true),
+            (
+                Rule { when: [besides(8080).when, only.when.clone()].concat(), ..Rule::default() },
+                false,
+            ),
+            (
+                Rule { when: [besides(9090).when, only.when.clone()].concat(), ..Rule::default() },
+                true,
+            ),
         ] {
             let decided = decide(&world(action, &rule), None, None);
             let is_unread = decided.as_ref().is_err_and(|denial| denial.unread);
@@ -97,7 +103,8 @@ fn what_decides_nothing_has_nothing_read() {
 fn parsed_requests_ask_for_no_server() {
     let headers = HeaderMap::new();
     let request = Request { method: &Method::GET, path: "/", host: "a", headers: &headers };
-    for (rule, matches) in [(asks_for(exact("a")), false), (asks_for(none(&[StringMatch::Present])), true)]
+    for (rule, matches) in
+        [(asks_for(exact("a")), false), (asks_for(none(&[StringMatch::Present])), true)]
     {
         let decided = decide(&world(Action::Allow, &rule), None, Some(&request));
         assert_eq!(decided.is_ok(), matches, "{rule:?}");

@@ -34,8 +34,13 @@ pub(in crate::l7) async fn carry(session: &Session, mut stream: Rewind<Carrier>)
             let in_process = upstream.is_local();
             let server_name = from.server_name.filter(|name| !name.is_empty()).map(Str::from);
             let (policy, notes) = permit.map(|it| (it.policy, it.notes)).unwrap_or_default();
-            let start =
-                ConnectionStart { in_process, policy, notes, server_name, ..start(session, Some(&picked)) };
+            let start = ConnectionStart {
+                in_process,
+                policy,
+                notes,
+                server_name,
+                ..start(session, Some(&picked))
+            };
             let mut record = telemetry.connection(start);
             let copied = tokio::select! {
                 copied = copy::copy(stream, upstream, &record) => copied,

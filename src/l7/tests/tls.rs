@@ -56,7 +56,12 @@ async fn secure(config: ServerConfig) -> (SocketAddr, Seen) {
 fn under(mut mesh: Fixture, settings: TlsSettings) -> Fixture {
     let mut service = mesh.mesh.services[0].as_ref().clone();
     let rest = Demand::Tls(Arc::new(Origin::new(settings)));
-    let wish = Wish { by: "DestinationRule shop/echo".into(), rest, ports: Default::default(), subsets: Default::default() };
+    let wish = Wish {
+        by: "DestinationRule shop/echo".into(),
+        rest,
+        ports: Default::default(),
+        subsets: Default::default(),
+    };
     service.encryption.add(None, wish.into());
     mesh.mesh.services[0] = service.into();
     mesh

@@ -44,8 +44,8 @@ pub(super) use constraint::Targets;
 use labels::Compared;
 pub(super) use labels::all_of;
 use reading::Reading;
-pub(super) use subsets::{MOST as MOST_SUBSETS, Selections};
 use subsets::SubsetSaid;
+pub(super) use subsets::{MOST as MOST_SUBSETS, Selections};
 
 /// The field of a rule's policy.
 const WITHIN: &str = "spec.trafficPolicy";

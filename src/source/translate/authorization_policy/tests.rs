@@ -57,7 +57,10 @@ fn what_cannot_be_carried_out_breaks_the_policy() {
             when("key: 'request.auth.claims[a][]', values: [a]"),
             "spec.rules[0].when[0].key".to_owned(),
         ),
-        (when("key: connection.sni, values: ['*a*']"), "spec.rules[0].when[0].values[0]".to_owned()),
+        (
+            when("key: connection.sni, values: ['*a*']"),
+            "spec.rules[0].when[0].values[0]".to_owned(),
+        ),
         (when("key: 'request.headers[a b]', values: [a]"), "spec.rules[0].when[0].key".to_owned()),
         (when("key: source.ip"), "spec.rules[0].when[0]".to_owned()),
         (when("key: source.ip, values: [x]"), "spec.rules[0].when[0].values[0]".to_owned()),

@@ -34,12 +34,7 @@ fn holds(translation: &Translation, namespace: &str, port: u16) -> String {
 }
 
 /// The same of connections to a subset.
-fn holds_of(
-    translation: &Translation,
-    namespace: &str,
-    port: u16,
-    subset: Option<&str>,
-) -> String {
+fn holds_of(translation: &Translation, namespace: &str, port: u16, subset: Option<&str>) -> String {
     let web = &translation.mesh.services[0];
     match web.encryption.on(namespace, port, subset) {
         None => "nothing".into(),
@@ -191,7 +186,7 @@ fn each_field_of_tls_settings_is_carried_out_or_refuses() {
         let translation = translation(&rule("shop", "web", &spec));
         let web = &translation.mesh.services[0];
         let fields: Vec<_> = translation.complaints.iter().map(|it| it.field.clone()).collect();
-        (web.encryption.on("shop", 80).map(|(_, demand)| demand.clone()), fields)
+        (web.encryption.on("shop", 80, None).map(|(_, demand)| demand.clone()), fields)
     };
     let settings = |tls: &str| match read(tls) {
         (Some(Demand::Tls(origin)), _) => origin.settings().clone(),
@@ -246,7 +241,8 @@ fn rules_with_a_selector_refuse() {
 
 #[test]
 fn subsets_say_their_own() {
-    let subset = |name: &str, policy: &str| format!("{{name: {name}, trafficPolicy: {{{policy}}}}}");
+    let subset =
+        |name: &str, policy: &str| format!("{{name: {name}, trafficPolicy: {{{policy}}}}}");
     let all = [
         subset("v1", "tls: {mode: SIMPLE, sni: one}"),
         subset("v2", "tls: {mode: DISABLE}"),
@@ -365,11 +361,13 @@ fn each_field_of_a_policy_is_carried_out_or_refuses() {
         let spec = format!("{{{TARGET}, validation: {validation}}}");
         translation(&(config.clone() + &policy("p", 0, &spec)))
     };
-    let settings =
-        |translation: &Translation| match translation.mesh.services[0].encryption.on("shop", 80) {
-            Some((_, Demand::Tls(origin))) => Some(origin.settings().clone()),
-            _ => None,
-        };
+    let settings = |translation: &Translation| match translation.mesh.services[0]
+        .encryption
+        .on("shop", 80, None)
+    {
+        Some((_, Demand::Tls(origin))) => Some(origin.settings().clone()),
+        _ => None,
+    };
     let conditions = |translation: &Translation| -> Vec<(&str, &str)> {
         let all = translation.complaints.iter().filter_map(|it| it.condition);
         all.map(|it| (it.kind.name(), it.reason.name())).collect()
