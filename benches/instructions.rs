@@ -44,14 +44,14 @@ const MANY_POLICIES: u64 = 110;
 /// A piece with many of something, the same with one or a few, and what the first may cost at the most, in percent of the second: of
 /// the decision by itself, without the rest of a request.
 const BOUNDS: [(&str, &str, u64); 9] = [
-    ("policy/1000", "policy/1", 112),
-    ("policy/sources/1000", "policy/sources/1", 118),
-    ("policy/paths/1000", "policy/paths/1", 119),
-    ("policy/hosts/1000", "policy/hosts/1", 121),
+    ("policy/1000", "policy/1", 120),
+    ("policy/sources/1000", "policy/sources/1", 125),
+    ("policy/paths/1000", "policy/paths/1", 125),
+    ("policy/hosts/1000", "policy/hosts/1", 125),
     ("policy/mixed/1000", "policy/mixed/8", 110),
     ("policy/tokens/1000", "policy/tokens/1", 110),
     ("route/1000", "route/1", 110),
-    ("route/headers/1000", "route/headers/1", 115),
+    ("route/headers/1000", "route/headers/1", 120),
     ("balance/100", "balance/3", 110),
 ];
 
