@@ -137,7 +137,7 @@ impl Agent {
         let pool = Pool::new(pool_settings, certificates.store.clone(), runtime.clone());
         let resolver = Resolver::new(settings.dns.resolv_conf.clone(), world.clone());
         let workers = workers(&settings, &world, &pool, &resolver, &telemetry);
-        let limit_peers = Peers::new(world.clone());
+        let limit_peers = Peers::new(world.clone(), Handle::current());
         let layer4 = Arc::new(Layer4 {
             settings: settings.layer4.clone(),
             cluster: settings.cluster.clone(),

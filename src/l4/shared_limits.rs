@@ -67,7 +67,7 @@ impl Proxy {
         };
         let Ok(stream) = incoming.accept(None) else { return };
         tokio::select! {
-            () = self.shared.limit_peers.clone().serve(stream, &from) => {}
+            () = self.shared.limit_peers.serve(stream, &from) => {}
             () = cut.revoked() => {}
             () = self.drain.cancelled() => {}
         }

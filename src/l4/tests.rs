@@ -113,7 +113,7 @@ fn layer4(directory: &tempfile::TempDir, workload: &Workload) -> Arc<Layer4> {
         telemetry: Telemetry::without_log(),
         waypoints: Arc::new(NoWaypoints),
         peers: Arc::default(),
-        limit_peers: crate::quota::peers::Peers::new(world.clone()),
+        limit_peers: crate::quota::peers::Peers::new(world.clone(), Handle::current()),
         rooms: crate::base::Rooms::boundless(),
         runtime,
     })

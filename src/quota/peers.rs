@@ -21,12 +21,14 @@ use futures_util::stream::StreamExt;
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use super::broker::Broker;
-use super::messages::{Joins, MAX_LIMITS, MAX_MESSAGE, Report};
+use super::messages::{Joins, MAX_MESSAGE, Report};
 use super::session::{Brokerage, Judged, Session};
 use crate::base::{ObjectKey, Str};
 use crate::model::{Service, Workload};
@@ -34,6 +36,8 @@ use crate::world::{World, WorldStore};
 
 /// Of a CONNECT to a broker.
 pub const AUTHORITY: &str = "shared-limits.isthmus.io:15008";
+/// Connections of one node to the brokers here: one for each Service. For those beyond, it tries the next endpoint.
+const MAX_OF_NODE: usize = 32;
 /// How many endpoints are tried, one after the other.
 const CANDIDATES: usize = 3;
 /// How long a node may take to read a message.
@@ -58,12 +62,15 @@ pub struct Peers {
     world: Arc<WorldStore>,
     broker: Mutex<Broker>,
     speakers: Mutex<HashMap<Str, Weak<dyn Speaker>>>,
+    /// Where brokers work, so that connections of others wait for none of it.
+    runtime: Handle,
 }
 
 impl Peers {
-    pub fn new(world: Arc<WorldStore>) -> Arc<Self> {
+    /// `runtime`: where brokers work.
+    pub fn new(world: Arc<WorldStore>, runtime: Handle) -> Arc<Self> {
         let broker = Mutex::new(Broker::new(Instant::now()));
-        Arc::new(Self { world, broker, speakers: Mutex::default() })
+        Arc::new(Self { world, broker, speakers: Mutex::default(), runtime })
     }
 
     /// Registers a workload of this node.
@@ -112,20 +119,10 @@ impl Peers {
     }
 
     /// Serves a connection in the name of a workload, to its end.
-    pub async fn serve(self: Arc<Self>, stream: impl Stream, from: &Workload) {
-        let (mut orders, frames) = Framed::new(stream, codec()).split();
-        let mut reports = frames.map(|frame| match frame {
-            Ok(bytes) => Report::decode(bytes).map_err(|it| Status::internal(it.to_string())),
-            Err(error) => Err(Status::unavailable(error.to_string())),
-        });
-        let place = Arc::new(Place { peers: self, uid: from.uid.clone() });
-        let Ok(mut session) = Session::enter(place, &from.node) else { return };
-        while let Some(Ok(message)) = session.next(&mut reports).await {
-            let bytes = Bytes::from(message.encode_to_vec());
-            if !matches!(timeout(PATIENCE, orders.send(bytes)).await, Ok(Ok(()))) {
-                return;
-            }
-        }
+    pub async fn serve(self: &Arc<Self>, stream: impl Stream + 'static, from: &Workload) {
+        let place = Place { peers: self.clone(), uid: from.uid.clone() };
+        let serving = place.serve(stream, from.node.clone());
+        _ = AbortOnDropHandle::new(self.runtime.spawn(serving)).await;
     }
 }
 
@@ -153,33 +150,52 @@ struct Place {
     uid: Str,
 }
 
+impl Place {
+    async fn serve(self, stream: impl Stream, node: Str) {
+        let (mut orders, frames) = Framed::new(stream, codec()).split();
+        let mut reports = frames.map(|frame| match frame {
+            Ok(bytes) => Report::decode(bytes).map_err(|it| Status::internal(it.to_string())),
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        });
+        let Ok(mut session) = Session::enter(Arc::new(self), &node) else { return };
+        while let Some(Ok(message)) = session.next(&mut reports).await {
+            let bytes = Bytes::from(message.encode_to_vec());
+            if !matches!(timeout(PATIENCE, orders.send(bytes)).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+}
+
 impl Brokerage for Place {
     fn broker(&self) -> &Mutex<Broker> {
         &self.peers.broker
     }
 
-    /// A node has one for each Service.
     fn most_of_node(&self) -> usize {
-        MAX_LIMITS
+        MAX_OF_NODE
     }
 
     fn serves(&self) -> Result<(), Status> {
         Ok(())
     }
 
-    /// Those of Services that have the workload for an endpoint.
+    /// Those of Services of the workload's namespace that have it for an endpoint.
     async fn judge(&self, node: &Str, joins: &Joins) -> Judged {
         let world = self.peers.world.load();
+        let workload = world.workload(&self.uid).filter(|it| it.node == *node);
+        let own: HashMap<ObjectKey, Arc<Service>> = workload
+            .into_iter()
+            .flat_map(|it| world.leading_to(&it.key.namespace, it))
+            .map(|(served, _)| (served.service.key.clone(), served.service))
+            .collect();
         let (mut granted, mut refused) = (Vec::new(), Vec::new());
         for limit in &joins.limits {
             let id = limit.id();
-            let service = id.as_ref().and_then(|id| world.service(&id.service));
-            let is_own = |service: &&Arc<Service>| {
-                let mut endpoints = service.endpoints.iter();
-                endpoints.any(|it| it.workload.as_ref() == Some(&self.uid) && it.node == *node)
-            };
-            match id.zip(service.filter(is_own)) {
-                Some((id, service)) => granted.push((limit.number, id, service.pods(node))),
+            let service = id.as_ref().and_then(|id| own.get(&id.service));
+            let pods = service.map(|service| service.pods(node)).filter(|pods| pods.here > 0);
+            match id.zip(pods) {
+                Some((id, pods)) => granted.push((limit.number, id, pods)),
                 None => refused.push(limit.number),
             }
         }
@@ -218,11 +234,11 @@ mod tests {
         let store = fixture::store();
         store.publish(mesh.mesh);
         let world = store.snapshot();
-        (Peers::new(store), world)
+        (Peers::new(store, Handle::current()), world)
     }
 
-    #[test]
-    fn all_nodes_meet_at_the_same_pod_and_at_the_next_one_where_it_is_away() {
+    #[tokio::test]
+    async fn all_nodes_meet_at_the_same_pod_and_at_the_next_one_where_it_is_away() {
         let (_, world) = fixture();
         let web = world.service(&key("web")).unwrap();
         let names: Vec<&str> = (0..4)

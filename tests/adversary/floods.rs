@@ -274,7 +274,11 @@ fn besiege(attacker: &str, at: fn(&Lab) -> Result<SocketAddr>) -> Result<()> {
     let (peak, most) = (peak.lock().clone(), memory::most()?);
     println!("at rest {rest:?} KiB, at most {peak:?}, {most} more allowed");
     for (rest, peak) in rest.iter().zip(&peak) {
-        ensure!(peak - rest < most, "the floods took {} KiB", peak - rest);
+        ensure!(
+            peak.saturating_sub(*rest) < most,
+            "the floods took {} KiB",
+            peak.saturating_sub(*rest)
+        );
     }
     // It is a client like any other as long as it does what everybody may.
     settle(&lab, attacker, &[&format!("http://{}{PATH}", aim.at)], 200)?;

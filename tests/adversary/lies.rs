@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use isthmus::quota::messages::{Amount, Joins, Limit, Report};
+use isthmus::quota::peers::AUTHORITY;
+use prost::Message;
 
 use crate::frames::{self, DATA, END_HEADERS, HEADERS, Peer, RESET, frame, run_in};
 use crate::issued::{Wrong, issue, issue_names};
@@ -216,7 +219,7 @@ pub async fn exchange(
     stream: u32,
     authority: &str,
     fields: &[(&str, String)],
-    request: &str,
+    request: impl AsRef<[u8]>,
 ) -> Result<Option<Vec<u8>>> {
     peer.send(&frame(HEADERS, END_HEADERS, stream, &connect(authority, fields))).await?;
     let answers =
@@ -225,7 +228,7 @@ pub async fn exchange(
     if answer.kind == RESET || answer.payload.first() != Some(&0x88) {
         return Ok(None);
     }
-    peer.send(&frame(DATA, 0, stream, request.as_bytes())).await?;
+    peer.send(&frame(DATA, 0, stream, request.as_ref())).await?;
     let answers =
         |frame: &frames::Frame| frame.stream == stream && [DATA, RESET].contains(&frame.kind);
     let answer = peer.until(answers).await?;
@@ -243,7 +246,7 @@ async fn served(
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: details\r\nx-envoy-external-address: 127.0.0.1\r\n\r\n"
     );
-    let answer = exchange(peer, stream, authority, fields, &request).await?;
+    let answer = exchange(peer, stream, authority, fields, request).await?;
     Ok(answer.is_some_and(|it| it.starts_with(b"HTTP/1.1 200")))
 }
 
@@ -273,6 +276,42 @@ fn what_a_peer_says_of_itself_opens_nothing() -> Result<()> {
     })?;
     let log = lab.pod_log(VICTIM)?;
     ensure!(!log.contains("lie"), "the application saw it: {log}");
+    Ok(())
+}
+
+/// Where the nodes of a Service meet that share its limits: a name that is proven elsewhere than where its pod is speaks for no node.
+#[test]
+fn a_stolen_name_speaks_for_no_node() -> Result<()> {
+    let lab = besieged(&[])?;
+    let to = SocketAddr::new(lab.address(VICTIM)?, 15008);
+    let limit = Limit {
+        number: 1,
+        namespace: "bookinfo".to_owned(),
+        service: "details".to_owned(),
+        policy_namespace: "bookinfo".to_owned(),
+        policy: "limit".to_owned(),
+        name: "shared".to_owned(),
+        tokens: 10,
+        interval: 1_000_000_000,
+        burst: 10,
+    };
+    let report = Report {
+        number: 1,
+        joins: Some(Joins { limits: vec![limit] }),
+        wants: vec![Amount { limit: 1, key: 7, amount: 1_000 }],
+        ..Report::default()
+    };
+    let report = report.encode_to_vec();
+    let message = [&u32::try_from(report.len())?.to_be_bytes()[..], &report].concat();
+    for name in [ATTACKER, "spiffe://cluster.local/ns/bookinfo/sa/bookinfo-details"] {
+        let certificate = issue(&lab, name, Wrong::Nothing)?;
+        let answer = run_in(&lab.pod("outsider")?.attachment.namespace, || async {
+            let mut peer = Peer::connect(to, &certificate).await?;
+            exchange(&mut peer, 1, AUTHORITY, &[], &message).await
+        })?;
+        ensure!(answer.is_none(), "{name} was answered: {answer:?}");
+    }
+    settle(&lab, "curl", &["http://details.bookinfo:9080/details/0"], 200)?;
     Ok(())
 }
 

@@ -237,7 +237,11 @@ fn answers_that_nobody_reads_take_no_more_than_a_worker_may() -> Result<()> {
         );
         ensure!(!waits || requests > 50.0, "{name} came through: {requests} requests in flight");
         for ((peak, rest), highest) in peak.iter().zip(&rest).zip(&mut highest) {
-            ensure!(peak - rest < most, "{name}: the worker holds {} KiB more", peak - rest);
+            ensure!(
+                peak.saturating_sub(*rest) < most,
+                "{name}: the worker holds {} KiB more",
+                peak.saturating_sub(*rest)
+            );
             *highest = (*highest).max(*peak);
         }
     }
