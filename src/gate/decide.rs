@@ -73,8 +73,7 @@ impl Gate {
         })
     }
 
-    /// Whether some policy needs the name of the server that the client asks for in TLS. Clients that plaintext refuses need not
-    /// say it.
+    /// Whether some policy needs the name of the server that the client asks for in TLS.
     fn reads_server_name(&self, connection: &Connection<'_>) -> bool {
         let guards = self.waypoint_sets.iter().chain(&self.restrictions);
         let mut guards = guards.map(|it| (&it.set, it.destination(connection.destination)));

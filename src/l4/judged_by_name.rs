@@ -9,14 +9,6 @@ use crate::sock::{Rewind, hello};
 use crate::tunnel::{Carrier, Incoming};
 
 impl Proxy {
-    /// The same for what comes in a tunnel, where clients send nothing before they are accepted.
-    pub(super) async fn accept_by_name(&self, incoming: Incoming, arrival: Arrival) {
-        match incoming.accept(Some(&self.baggage(&arrival.workload))) {
-            Ok(stream) => self.judge_by_name(arrival, stream).await,
-            Err(error) => self.lost(&arrival, &error),
-        }
-    }
-
     /// Reads the name, judges, and carries the arrival to its end.
     pub(super) async fn judge_by_name(&self, mut arrival: Arrival, mut stream: Carrier) {
         let wait = self.shared.settings.connect_timeout;
@@ -39,6 +31,14 @@ impl Proxy {
                 let why = "policies look at HTTP from now on; connecting again is permitted";
                 self.refuse_arrival(&arrival, Reason::Denied, why);
             }
+        }
+    }
+
+    /// The same for what comes in a tunnel, where clients send nothing before they are accepted.
+    pub(super) async fn accept_by_name(&self, incoming: Incoming, arrival: Arrival) {
+        match incoming.accept(Some(&self.baggage(&arrival.workload))) {
+            Ok(stream) => self.judge_by_name(arrival, stream).await,
+            Err(error) => self.lost(&arrival, &error),
         }
     }
 }
