@@ -66,7 +66,7 @@ pub fn refused_as_it_is(
 mod tests {
     use super::*;
     use crate::base::Str;
-    use crate::model::Wish;
+    use crate::model::{SubsetWish, Wish};
     use crate::tls::{Roots, TlsSettings};
     use crate::world::fixture::service;
 
@@ -113,6 +113,31 @@ mod tests {
         }
         let open = service("web", "10.96.0.1", &[]);
         assert!(encryption(&open, (80, None), "shop", false).is_ok_and(|it| it.is_none()));
+    }
+
+    #[test]
+    fn a_subset_is_encrypted_as_it_says_itself() {
+        let mut web = service("web", "10.96.0.1", &[]);
+        let demands = [("v1", Demand::Tls(origin("a"))), ("v2", Demand::Plaintext)];
+        let subsets =
+            demands.map(|(name, rest)| (name.into(), SubsetWish { rest, ..SubsetWish::default() }));
+        let (by, rest) = ("DestinationRule shop/web".into(), Demand::Impossible("x".into()));
+        let wish = Wish { by, rest, ports: Default::default(), subsets: subsets.into() };
+        web.encryption.add(None, Arc::new(wish));
+        let tls = origin("a");
+        for (subset, expected, in_the_clear, under_tls) in [
+            (Some("v1"), Ok(true), false, true),
+            (Some("v2"), Ok(false), true, true),
+            (Some("v3"), Err(()), false, false),
+            (None, Err(()), false, false),
+        ] {
+            let found = encryption(&web, (80, subset), "shop", false);
+            assert_eq!(found.map(|it| it.is_some()).map_err(|_| ()), expected, "{subset:?}");
+            for (made_with, goes_on) in [(None, in_the_clear), (Some(&tls), under_tls)] {
+                let refused = refused_as_it_is(&web, (80, subset), "shop", false, made_with);
+                assert_eq!(refused.is_none(), goes_on, "{subset:?} {made_with:?}: {refused:?}");
+            }
+        }
     }
 
     #[test]

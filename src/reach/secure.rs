@@ -37,8 +37,8 @@ impl From<TlsFault> for Failure {
 }
 
 impl Reach {
-    /// How the connection of a client to an endpoint of the service, or of a subset of it, must be encrypted. `host`: the name that the client asks for,
-    /// which counts only where the service's own name is a wildcard around it.
+    /// How the connection of a client to an endpoint of the service, or of a subset of it, must be encrypted. `host`: the name that
+    /// the client asks for, which counts only where the service's own name is a wildcard around it.
     pub async fn secure(
         from: &Downstream<'_>,
         (service, port, subset): (&Service, u16, Option<&str>),

@@ -275,9 +275,9 @@ fn besiege(attacker: &str, at: fn(&Lab) -> Result<SocketAddr>) -> Result<()> {
     println!("at rest {rest:?} KiB, at most {peak:?}, {most} more allowed");
     for (rest, peak) in rest.iter().zip(&peak) {
         ensure!(
-            peak.saturating_sub(*rest) < most,
+            memory::more(*peak, *rest) < most,
             "the floods took {} KiB",
-            peak.saturating_sub(*rest)
+            memory::more(*peak, *rest)
         );
     }
     // It is a client like any other as long as it does what everybody may.

@@ -148,22 +148,23 @@ fn readers_that_stand_still_cost_no_more_than_the_settings_say() -> Result<()> {
         ensure!(*peak < bound, "{peak} KiB are more than the {bound} that the settings allow");
         // A workload's part of layer 4, and the allocator's.
         ensure!(
-            peak.saturating_sub(*rest) < 32 * 1024 * 5 / 4,
+            more(*peak, *rest) < 32 * 1024 * 5 / 4,
             "layer 4 holds {} KiB more",
-            peak.saturating_sub(*rest)
+            more(*peak, *rest)
         );
     }
     returned(&processes, &rest, &peak)
 }
 
+/// How much more an agent held than at rest, when it may have held less.
+pub fn more(peak: u64, rest: u64) -> u64 {
+    peak.saturating_sub(rest)
+}
+
 /// Waits until agents that held as much as `peak` hold about what they did at rest.
 pub fn returned(processes: &[u32], rest: &[u64], peak: &[u64]) -> Result<()> {
-    let grown = rest
-        .iter()
-        .zip(peak)
-        .map(|(rest, peak)| peak.saturating_sub(*rest))
-        .max()
-        .unwrap_or_default();
+    let grown =
+        rest.iter().zip(peak).map(|(rest, peak)| more(*peak, *rest)).max().unwrap_or_default();
     ensure!(2 * grown > 3 * KEPT, "there was little to give back: {grown} KiB");
     // Tables keep their size, connections to applications rest for a while, and how much was taken differs with the
     // machine: half of it is far from what a leak would keep.
@@ -273,11 +274,7 @@ fn heads_of_many_short_fields_take_no_more_than_a_worker_may() -> Result<()> {
     println!("at rest {rest:?} KiB, at most {peak:?}, {requests} requests in flight");
     let most = most()?;
     for (rest, peak) in rest.iter().zip(&peak) {
-        ensure!(
-            peak.saturating_sub(*rest) < most,
-            "the worker holds {} KiB more",
-            peak.saturating_sub(*rest)
-        );
+        ensure!(more(*peak, *rest) < most, "the worker holds {} KiB more", more(*peak, *rest));
     }
     returned(&processes, &rest, &peak)
 }

@@ -13,7 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::memory::{DETAILS, WAYPOINT, WORKER, agents, all, most, returned, watch};
+use crate::memory::{DETAILS, WAYPOINT, WORKER, agents, all, more, most, returned, watch};
 use crate::support::lab::Lab;
 use crate::support::lab::netns::Namespace;
 use crate::{EVIL, application, captured_in, enrol, settle};
@@ -238,9 +238,9 @@ fn answers_that_nobody_reads_take_no_more_than_a_worker_may() -> Result<()> {
         ensure!(!waits || requests > 50.0, "{name} came through: {requests} requests in flight");
         for ((peak, rest), highest) in peak.iter().zip(&rest).zip(&mut highest) {
             ensure!(
-                peak.saturating_sub(*rest) < most,
+                more(*peak, *rest) < most,
                 "{name}: the worker holds {} KiB more",
-                peak.saturating_sub(*rest)
+                more(*peak, *rest)
             );
             *highest = (*highest).max(*peak);
         }
