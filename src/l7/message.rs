@@ -11,6 +11,7 @@ pub(in crate::l7) mod detect;
 pub(in crate::l7) mod downstream;
 pub(in crate::l7) mod framing;
 pub(in crate::l7) mod head_copy;
+pub(in crate::l7) mod head_text;
 pub(in crate::l7) mod headers;
 pub(in crate::l7) mod held;
 pub(in crate::l7) mod host;

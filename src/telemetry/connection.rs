@@ -40,7 +40,7 @@ impl ConnectionRecord {
         let open = telemetry.live().register(start, false);
         let record = Self { telemetry, open, counters, failure: None, room: None, span: None };
         let logs = record.telemetry.logs();
-        if logs.enabled(ACCESS, Level::DEBUG) && record.seen().is_logged() {
+        if logs.shows_access(Level::DEBUG) && record.seen().is_logged() {
             let mut line = logs.line(Level::DEBUG, ACCESS, "connection opened");
             put_start(&mut line, record.open.start());
             logs.write(line);
@@ -112,7 +112,7 @@ impl Drop for ConnectionRecord {
         let level = if failure.is_some() { Level::ERROR } else { Level::INFO };
         let logs = self.telemetry.logs();
         let seen = Seen { trace, ..self.seen() };
-        if !seen.export(&self.telemetry, logs.enabled(ACCESS, level)) {
+        if !seen.export(&self.telemetry, logs.shows_access(level)) {
             return;
         }
         let mut line = logs.line(level, ACCESS, "connection complete");
@@ -142,7 +142,7 @@ pub(super) fn refused(telemetry: &Telemetry, start: &ConnectionStart, reason: Re
     telemetry.note(&start.notes);
     count_failure(telemetry, start, reason);
     let logs = telemetry.logs();
-    if Seen::refused(start, (reason, why)).export(telemetry, logs.enabled(ACCESS, Level::WARN)) {
+    if Seen::refused(start, (reason, why)).export(telemetry, logs.shows_access(Level::WARN)) {
         let mut line = logs.line(Level::WARN, ACCESS, "connection failed");
         put_start(&mut line, start);
         put_end(&mut line, 0, Some((reason, why)));

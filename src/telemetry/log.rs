@@ -159,6 +159,11 @@ impl Logs {
         self.levels.load().enabled(target, level)
     }
 
+    /// Whether the access log has lines of this level.
+    pub(super) fn shows_access(&self, level: Level) -> bool {
+        self.levels.load().shows_access(level)
+    }
+
     /// The most that any target logs.
     fn max_level(&self) -> LevelFilter {
         self.levels.load().max()

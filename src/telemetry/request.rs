@@ -101,6 +101,20 @@ impl RequestRecord {
         self.rules = Some(Box::new(Ruled::new(rules.clone())));
     }
 
+    /// The path with its query, and the authority, as text that is only made where somebody reads it: the access log, rules, or a
+    /// span. Comes after those.
+    pub fn target(&mut self, text: impl FnOnce() -> (Str, Str)) {
+        if self.is_logged_at_all() || self.rules.is_some() || self.span.is_some() {
+            let (path, authority) = text();
+            (self.start.path, self.start.authority) = (cut(path), cut(authority));
+        }
+    }
+
+    /// Whether the access log is written now.
+    fn is_logged_at_all(&self) -> bool {
+        self.telemetry.logs().shows_access(Level::WARN)
+    }
+
     /// Whether mutual TLS leads to where the request goes.
     pub fn mutual_tls(&mut self, mutual_tls: bool) {
         self.start.mutual_tls = mutual_tls;
@@ -121,7 +135,7 @@ impl RequestRecord {
         if let Some(rules) = self.rules.as_deref_mut() {
             rules.of_request(headers);
         }
-        if self.telemetry.logs().enabled(ACCESS, Level::WARN) {
+        if self.is_logged_at_all() {
             if let Some(formatted) = &mut self.formatted {
                 return formatted.of_request(headers);
             }
@@ -285,8 +299,8 @@ impl RequestRecord {
         let access = self.rules.as_ref().and_then(|it| it.rules.access.as_ref());
         // One record a request, as of one waypoint.
         let exports = self.start.count && access.is_some_and(|it| !it.exports.is_empty());
-        let writes = self.telemetry.logs().enabled(ACCESS, level)
-            && !access.is_some_and(|it| it.only_exports);
+        let writes =
+            self.telemetry.logs().shows_access(level) && !access.is_some_and(|it| it.only_exports);
         if !(exports || writes) || !self.is_logged(duration) {
             return;
         }

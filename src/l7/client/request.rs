@@ -181,6 +181,7 @@ fn begin(
         // Before the rule, the filters and the copy that the destination verifies, so that all see the same.
         traced::tell(&exchange, headers);
     }
+    arrived.name_target(&mut exchange.record);
     let rejected = match (full, arrived.fault) {
         (Some(why), _) => Some(Answer::overflow(why)),
         (None, Some(fault)) => Some(Answer::fault(fault)),

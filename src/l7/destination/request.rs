@@ -78,14 +78,14 @@ pub(in crate::l7) async fn deliver(
     let mut exchange = Exchange::new(record, arrived.request.body(), place);
     exchange.attempt = attempt;
     exchange.record.notes(notes);
-    if let Some(rules) = observed.as_ref().and_then(|it| it.rules.as_ref()) {
-        exchange.record.follow(rules);
-    }
+    let rules = observed.as_ref().and_then(|it| it.rules.as_ref());
+    rules.inspect(|rules| exchange.record.follow(rules));
     exchange.record.headers(arrived.request.headers());
     if let Some(tracing) = observed.and_then(|it| it.tracing) {
         let side = (Kind::Server, session.inbound.destination.port());
         traced::begin(&mut exchange, &tracing, side, arrived.request.headers());
     }
+    arrived.name_target(&mut exchange.record);
     exchange.record.destination(session.destination.clone(), session.inbound.destination);
     let mut judged = match judged {
         Ok(judged) => judged,

@@ -21,7 +21,7 @@ use crate::l7::message::sent::Sent;
 use crate::l7::message::{headers, sent};
 use crate::l7::tasks::Tasks;
 use crate::l7::version::Version;
-use crate::telemetry::RequestStart;
+use crate::telemetry::{RequestRecord, RequestStart};
 
 /// A request on its way up.
 pub(in crate::l7) struct Arrived {
@@ -118,16 +118,22 @@ impl Arrived {
         Ok(permit)
     }
 
-    /// Fills in what the record says of the request itself.
+    /// Fills in what the record says of the request itself, but for its target.
     pub(in crate::l7) fn describe(&self, start: RequestStart) -> RequestStart {
         RequestStart {
             method: self.request.method().clone(),
-            path: Str::from(jwt::redacted(sent::target(self.request.uri()))),
-            authority: Str::from(headers::host(self.request.headers())),
             protocol: self.protocol,
             grpc: self.form == Form::Grpc,
             ..start
         }
+    }
+
+    /// Tells the record what the request asks for and of whom. Comes after all that reads it.
+    pub(in crate::l7) fn name_target(&self, record: &mut RequestRecord) {
+        record.target(|| {
+            let path = Str::from(jwt::redacted(sent::target(self.request.uri())));
+            (path, Str::from(headers::host(self.request.headers())))
+        });
     }
 }
 

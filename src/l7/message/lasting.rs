@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use http::Request;
 use http_body::Body;
 use tokio::time::sleep;
 
 use super::body::RequestBody;
+use super::head_text::HeadText;
 use crate::base::Reason;
 use crate::ext_authz::Mutations;
 use crate::gate::Providers;
@@ -50,29 +51,16 @@ pub(in crate::l7) async fn unless<T>(
     }
 }
 
-/// The head of a request that may last, kept to be judged again: its text in one piece, because nearly all requests end before
-/// anybody asks, and because values that are shared with the connection would hold its buffer for as long.
+/// The head of a request that may last, kept to be judged again.
 pub(in crate::l7) struct Kept {
-    method: Method,
-    uri: Uri,
-    fields: Box<[u8]>,
+    head: HeadText,
     /// What providers of external authorization, which are not asked again, made of it.
     mutations: Option<Arc<Mutations>>,
 }
 
 impl Kept {
     pub(in crate::l7) fn of<B>(request: &Request<B>) -> Self {
-        let headers = request.headers();
-        let length = |(name, value): (&HeaderName, &HeaderValue)| {
-            2 * LENGTH + name.as_str().len() + value.len()
-        };
-        let mut fields = Vec::with_capacity(headers.iter().map(length).sum());
-        for (name, value) in headers {
-            put(&mut fields, name.as_str().as_bytes());
-            put(&mut fields, value.as_bytes());
-        }
-        let (method, uri) = (request.method().clone(), request.uri().clone());
-        Self { method, uri, fields: fields.into_boxed_slice(), mutations: None }
+        Self { head: HeadText::of(request), mutations: None }
     }
 
     /// The same, as providers of external authorization change it.
@@ -87,60 +75,6 @@ impl Kept {
 
     /// The head of the request as it was.
     pub(in crate::l7) fn request(&self) -> Request<()> {
-        let mut request = Request::new(());
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        let mut rest = &*self.fields;
-        while let (Some(name), Some(value)) = (take(&mut rest), take(&mut rest)) {
-            // What was a field once is one again.
-            if let (Ok(name), Ok(value)) =
-                (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
-            {
-                request.headers_mut().append(name, value);
-            }
-        }
-        request
-    }
-}
-
-/// The bytes of a length in front of a text.
-const LENGTH: usize = size_of::<u32>();
-
-fn put(fields: &mut Vec<u8>, text: &[u8]) {
-    // No head is as long as 4 GiB.
-    fields.extend_from_slice(&(text.len() as u32).to_be_bytes());
-    fields.extend_from_slice(text);
-}
-
-fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (length, after) = rest.split_first_chunk()?;
-    let (text, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-    *rest = after;
-    Some(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kept_head_comes_back_as_it_was() {
-        let mut request = Request::new(());
-        *request.method_mut() = Method::PUT;
-        *request.uri_mut() = Uri::from_static("/a?b=c");
-        assert!(Kept::of(&request).request().headers().is_empty());
-        for (name, value) in [("host", "a:80"), ("x-two", "1"), ("x-a", ""), ("x-two", "2, 3")] {
-            let name = HeaderName::from_static(name);
-            request.headers_mut().append(name, HeaderValue::from_static(value));
-        }
-        let opaque = HeaderValue::from_bytes(b"caf\xe9").unwrap();
-        request.headers_mut().append("x-opaque", opaque);
-        let kept = Kept::of(&request);
-        let (again, text) = (kept.request(), kept.fields.len());
-        assert_eq!((again.method(), again.uri()), (request.method(), request.uri()));
-        assert_eq!(again.headers(), request.headers());
-        let fields = request.headers().iter();
-        let texts: usize = fields.map(|(name, value)| name.as_str().len() + value.len()).sum();
-        assert_eq!(text, texts + 5 * 2 * LENGTH, "nothing but the text");
+        self.head.request()
     }
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::{AUDIT, LogError};
+use super::{ACCESS, AUDIT, LogError};
 
 /// Libraries that are heard less, or not at all, unless they are named; who debugs hears them. HTTP/2's warns of what peers
 /// do wrong, frame by frame: whoever floods an agent must not fill its log. Kubernetes' tells of each request that fails
@@ -29,6 +29,8 @@ pub(super) struct Levels {
     everything: LevelFilter,
     parts: BTreeMap<String, LevelFilter>,
     targets: Targets,
+    /// Of the access log, which each request and each connection asks for.
+    access: LevelFilter,
 }
 
 impl Levels {
@@ -46,7 +48,10 @@ impl Levels {
             }
         }
         targets = targets.with_target(AUDIT, AUDITED);
-        Self { everything, parts, targets }
+        let shown = |level: &Level| targets.would_enable(ACCESS, level);
+        let access = [Level::TRACE, Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR];
+        let access = access.into_iter().find(shown).map_or(LevelFilter::OFF, LevelFilter::from);
+        Self { everything, parts, targets, access }
     }
 
     /// These with others on top: what is said anew holds, all else stays.
@@ -68,6 +73,10 @@ impl Levels {
 
     pub(super) fn enabled(&self, target: &str, level: Level) -> bool {
         self.targets.would_enable(target, &level)
+    }
+
+    pub(super) fn shows_access(&self, level: Level) -> bool {
+        level <= self.access
     }
 
     /// The most that any target logs.
@@ -129,6 +138,23 @@ mod tests {
             let parsed: Levels = levels.parse().unwrap();
             assert_eq!(parsed.enabled(target, level), heard, "{levels} {target} {level}");
             assert_eq!(parsed.to_string(), levels);
+        }
+    }
+
+    #[test]
+    fn the_access_log_is_looked_up_as_every_target_is() {
+        let all = [Level::TRACE, Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR];
+        for levels in
+            ["off", "info", "debug", "info,access=off", "error,access=debug", "access=warn"]
+        {
+            let parsed: Levels = levels.parse().unwrap();
+            for level in all {
+                assert_eq!(
+                    parsed.shows_access(level),
+                    parsed.enabled(ACCESS, level),
+                    "{levels} {level}"
+                );
+            }
         }
     }
 }
