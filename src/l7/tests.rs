@@ -1,6 +1,7 @@
 //! The workers in process: real sockets on loopback, endpoints outside of the mesh, so that no tunnel is needed.
 
 mod abuse;
+mod allocations;
 mod authorizers;
 mod budgets;
 mod concurrency;

@@ -170,6 +170,16 @@ impl Lab {
         client: Option<Identity>,
         host: Option<&str>,
     ) -> TcpStream {
+        self.arrive_with((workload, to), client, host, Arc::new(PlainSockets)).await
+    }
+
+    pub(super) async fn arrive_with(
+        &self,
+        (workload, to): (&str, SocketAddr),
+        client: Option<Identity>,
+        host: Option<&str>,
+        sockets: Arc<dyn SocketFactory>,
+    ) -> TcpStream {
         let (ours, theirs) = pair().await;
         let uid = fixture::workload(workload, "127.0.0.1").uid;
         self.workers.guard(
@@ -183,7 +193,7 @@ impl Lab {
                 forwarded_host: host.map(Into::into),
                 baggage: None,
                 borrow: None,
-                sockets: Arc::new(PlainSockets),
+                sockets,
                 place: Default::default(),
                 cut: Cut::with_workload(&CancellationToken::new()),
             },
