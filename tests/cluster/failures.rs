@@ -230,7 +230,7 @@ fn without_the_api_server_the_mesh_serves_on_and_catches_up() -> Result<()> {
     }
     // kubectl exec goes through the API server, so the load comes from the pod's network namespace itself.
     let service = get(&["service", "details", "-n", "bookinfo"])?["spec"]["clusterIP"].clone();
-    let url = format!("http://{}:9080/details/0?[1-1250]", service.as_str().context("an address")?);
+    let url = format!("http://{}:9080/details/0?[1-600]", service.as_str().context("an address")?);
     let curl = pod("default", "app=curl")?["status"]["podIP"].clone();
     let curl = curl.as_str().context("an address")?;
     let load = exec_in(
@@ -257,7 +257,7 @@ fn without_the_api_server_the_mesh_serves_on_and_catches_up() -> Result<()> {
     ensure!(Command::new("kill").arg(pid.trim()).status()?.success(), "no API server");
     let (good, bad) = outcome(load)?;
     start_api_server()?;
-    ensure!(bad.is_empty() && good == 1250, "{good} good, others: {bad:?}");
+    ensure!(bad.is_empty() && good == 600, "{good} good, others: {bad:?}");
     answers("curl", &[DETAILS], 200)?;
     apply_file("config/bookinfo/mesh/peer-authentication-strict.yaml")?;
     answers("outsider", &[DETAILS], 0).with_context(|| said_of("PeerAuthentication"))?;

@@ -9,10 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-pub use crate::wait::within;
+use crate::wait::looking_every;
 
 /// How long something may take to become true: pods start in a second or two, statuses are written in less.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long to pause between two looks: each runs kubectl, which takes time from what is waited for.
+const PAUSE: Duration = Duration::from_millis(200);
 /// After this many seconds a request has failed.
 const MAX_TIME: &str = "10";
 /// Comes before the status that curl writes after the body.
@@ -244,6 +246,15 @@ pub fn exec_in(node: &str, address: &str, command: &[&str]) -> Result<Child> {
 /// Looks until `probe` returns something; an error of `probe` ends the wait.
 pub fn until<T>(what: &str, probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     within(PATIENCE, what, probe)
+}
+
+/// As [`until`], with another patience.
+pub fn within<T>(
+    patience: Duration,
+    what: &str,
+    probe: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    looking_every(PAUSE, patience, what, probe)
 }
 
 fn succeeded(what: &str, output: Output) -> Result<String> {

@@ -20,6 +20,16 @@ pub fn until<T>(what: &str, probe: impl FnMut() -> Result<Option<T>>) -> Result<
 pub fn within<T>(
     patience: Duration,
     what: &str,
+    probe: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    looking_every(PAUSE, patience, what, probe)
+}
+
+/// Like [`within`], for looks that cost more.
+pub fn looking_every<T>(
+    pause: Duration,
+    patience: Duration,
+    what: &str,
     mut probe: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let start = Instant::now();
@@ -30,6 +40,6 @@ pub fn within<T>(
         if start.elapsed() > patience {
             bail!("waited {patience:?} for {what}, in vain");
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
     }
 }
