@@ -1,4 +1,4 @@
-//! How long each piece of work that every request pays takes, on one processor: `cargo bench --features bench`. What follows
+//! How long each piece of work that every request pays takes, on one processor: `cargo bench`. What follows
 //! `--` goes to Criterion: part of a name, `--save-baseline before`, `--baseline before`.
 
 mod work;

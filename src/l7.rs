@@ -19,7 +19,7 @@
 //! Layer 4 calls through [`Waypoints`]; neither call blocks. This room does not listen, capture or speak TLS. It
 //! retries a request that may have reached an application only if the route configures it.
 
-#[cfg(feature = "bench")]
+#[doc(hidden)]
 pub mod bench;
 mod budget;
 mod client;

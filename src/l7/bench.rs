@@ -1,4 +1,4 @@
-//! What both halves do to each request, opened to `benches/`. Releases do not have it (the feature `bench`).
+//! What both halves do to each request, opened to `benches/`. Nothing else uses it, so that no program that is shipped has it.
 
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 
