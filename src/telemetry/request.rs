@@ -102,7 +102,7 @@ impl RequestRecord {
     }
 
     /// The path with its query, and the authority, as text that is only made where somebody reads it: the access log, rules, or a
-    /// span. Comes after those.
+    /// span. Called once the record has its rules and its span.
     pub fn target(&mut self, text: impl FnOnce() -> (Str, Str)) {
         if self.is_logged_at_all() || self.rules.is_some() || self.span.is_some() {
             let (path, authority) = text();

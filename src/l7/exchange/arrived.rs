@@ -128,7 +128,7 @@ impl Arrived {
         }
     }
 
-    /// Tells the record what the request asks for and of whom. Comes after all that reads it.
+    /// Tells the record what the request asks for and of whom. Called once the record has its rules and its span, which read it.
     pub(in crate::l7) fn name_target(&self, record: &mut RequestRecord) {
         record.target(|| {
             let path = Str::from(jwt::redacted(sent::target(self.request.uri())));
