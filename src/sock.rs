@@ -30,6 +30,8 @@ pub use copy::{
     ChunkRead, ChunkWrite, CopyError, Duplex, Operation, Side, Split, SplitRead, SplitWrite,
     TcpRead, TcpWrite, Transferred, copy_bidirectional,
 };
+#[cfg(test)]
+pub use factory::Connecting;
 pub use factory::{NamespaceSockets, PlainSockets, SocketFactory, connect};
 pub use namespace::{NamespaceId, NetworkNamespace, Place};
 pub use options::{raise_file_limit, set_keepalive, tune_accepted};

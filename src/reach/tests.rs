@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpSocket, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::*;
 use crate::config;
@@ -15,7 +15,7 @@ use crate::identity::{
 };
 use crate::model::*;
 use crate::pool::PoolSettings;
-use crate::sock::PlainSockets;
+use crate::sock::{Connecting, PlainSockets};
 use crate::traffic::{self, Destination, Limits, OutlierDetection};
 use crate::world::World;
 use crate::world::fixture::{self, Fixture, bound_to, key, policy, service, waypoint, workload};
@@ -37,19 +37,7 @@ impl Recording {
     }
 }
 
-impl SocketFactory for Recording {
-    fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        PlainSockets.listen(address)
-    }
-
-    fn listen_shared(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        PlainSockets.listen_shared(address)
-    }
-
-    fn datagrams(&self, address: SocketAddr) -> io::Result<UdpSocket> {
-        PlainSockets.datagrams(address)
-    }
-
+impl Connecting for Recording {
     fn socket(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpSocket> {
         self.0.lock().push((to, from));
         match from {

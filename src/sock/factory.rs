@@ -78,6 +78,32 @@ impl SocketFactory for PlainSockets {
     }
 }
 
+/// Of tests: [`PlainSockets`], but for those that connect.
+#[cfg(test)]
+pub trait Connecting: Send + Sync + 'static {
+    /// As [`SocketFactory::socket`].
+    fn socket(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpSocket>;
+}
+
+#[cfg(test)]
+impl<T: Connecting> SocketFactory for T {
+    fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        PlainSockets.listen(address)
+    }
+
+    fn listen_shared(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        PlainSockets.listen_shared(address)
+    }
+
+    fn datagrams(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        PlainSockets.datagrams(address)
+    }
+
+    fn socket(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpSocket> {
+        Connecting::socket(self, to, from)
+    }
+}
+
 /// Connects with the options of every agent connection (no delay, keepalive). A timeout is `ErrorKind::TimedOut`.
 pub async fn connect(
     sockets: &dyn SocketFactory,

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::StatusCode;
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::destination::{captured, gets_of_the_client};
 use super::scripted::{Script, Step};
 use super::support::*;
 use crate::l7::WorkerSettings;
 use crate::l7::version::Version;
-use crate::sock::{PlainSockets, SocketFactory};
+use crate::sock::{Connecting, PlainSockets, SocketFactory};
 use crate::world::fixture::identity;
 
 const HOST: &str = "echo.shop.svc.cluster.local";
@@ -82,19 +82,7 @@ unsafe impl GlobalAlloc for Counting {
 /// Has the thread that opens a connection to the application count from then on: the worker's.
 struct Counted(&'static AtomicU64);
 
-impl SocketFactory for Counted {
-    fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        PlainSockets.listen(address)
-    }
-
-    fn listen_shared(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        PlainSockets.listen_shared(address)
-    }
-
-    fn datagrams(&self, address: SocketAddr) -> io::Result<UdpSocket> {
-        PlainSockets.datagrams(address)
-    }
-
+impl Connecting for Counted {
     fn socket(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpSocket> {
         COUNTER.set(Some(self.0));
         PlainSockets.socket(to, from)

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::destination_rules::{limited, mesh};
 use super::scripted::{Script, Step};
 use super::support::*;
 use crate::l7::WorkerSettings;
 use crate::model::*;
-use crate::sock::{PlainSockets, SocketFactory};
+use crate::sock::{Connecting, PlainSockets, SocketFactory};
 use crate::traffic::{HttpVersion, Keepalive, Limits, PerConnection, Pings, ProxyProtocol};
 
 const LONG: Step = Step::Slow(Duration::from_secs(600));
@@ -223,19 +223,7 @@ async fn a_connection_that_does_not_come_in_time_is_given_up() {
 #[derive(Default)]
 struct Watched(parking_lot::Mutex<Vec<OwnedFd>>);
 
-impl SocketFactory for Watched {
-    fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        PlainSockets.listen(address)
-    }
-
-    fn listen_shared(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        PlainSockets.listen_shared(address)
-    }
-
-    fn datagrams(&self, address: SocketAddr) -> io::Result<UdpSocket> {
-        PlainSockets.datagrams(address)
-    }
-
+impl Connecting for Watched {
     fn socket(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpSocket> {
         let socket = PlainSockets.socket(to, from)?;
         self.0.lock().push(socket.as_fd().try_clone_to_owned()?);
