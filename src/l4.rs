@@ -19,16 +19,17 @@ mod routed;
 mod shared_limits;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,9 +50,14 @@ use crate::world::{Judged, WorldStore};
 pub use listen::ListenError;
 pub use places::CONNECTION_BYTES;
 use places::Places;
+use threads::ThreadId;
+pub use threads::Threads;
 
 /// How long connections may take to end once they are cut; it takes them no waiting, only their turn on the processor.
 const CUT: Duration = Duration::from_secs(2);
+
+/// How many proxies were started: they take turns at the threads to accept on.
+static STARTED: AtomicUsize = AtomicUsize::new(0);
 
 /// What all proxies of this agent share.
 pub struct Layer4 {
@@ -70,15 +76,16 @@ pub struct Layer4 {
     pub limit_peers: Arc<Peers>,
     /// What connections may hold.
     pub rooms: Rooms,
-    /// The runtime of layer 4.
-    pub runtime: Handle,
+    pub threads: Threads,
 }
 
 impl Layer4 {
-    fn reach(&self) -> Reach {
+    /// The way to endpoints from each thread.
+    fn reaches(&self) -> Vec<Reach> {
         let (connect_timeout, cluster) = (self.settings.connect_timeout, self.cluster.clone());
         let settings = ReachSettings { connect_timeout, cluster };
-        Reach::new(&self.world, &self.pool, &self.resolver, settings)
+        let first = Reach::new(&self.world, &self.pool, &self.resolver, settings);
+        self.threads.all().map(|thread| first.by(&thread.pool)).collect()
     }
 }
 
@@ -94,8 +101,10 @@ pub struct Proxy {
     places: Places,
     /// Connections to the workload that are open, as they are judged.
     arrived: Arc<Judged<ArrivalClass, Gate>>,
-    /// The way to endpoints for what the workload dials.
-    reach: Reach,
+    /// The way to endpoints for what the workload dials, from each thread.
+    reaches: Vec<Reach>,
+    /// Where its connections are accepted.
+    accepts_on: ThreadId,
     room: Room,
     /// Fires first: nothing new is accepted, tunnels get GOAWAY.
     drain: CancellationToken,
@@ -125,7 +134,8 @@ impl Proxy {
             sockets,
             places: Places::new(&shared.settings, &shared.peers),
             arrived: shared.world.judged(Some(&workload.uid)),
-            reach: shared.reach(),
+            reaches: shared.reaches(),
+            accepts_on: shared.threads.accepting(STARTED.fetch_add(1, Ordering::Relaxed)),
             room: shared.rooms.of(&workload.uid),
             drain: CancellationToken::new(),
             cancel: CancellationToken::new(),
@@ -181,6 +191,11 @@ impl Proxy {
                 tracing::warn!(workload = %self.uid, tasks = self.tasks.len(), "some connections did not end when they were cut");
             }
         }
+    }
+
+    /// The way to endpoints from a thread.
+    fn reach_from(&self, thread: ThreadId) -> &Reach {
+        &self.reaches[thread.index()]
     }
 
     fn forget_local(&self) {

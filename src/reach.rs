@@ -171,6 +171,18 @@ impl Reach {
         }
     }
 
+    /// The same, by tunnels of another thread.
+    pub fn by(&self, pool: &Pool) -> Self {
+        Self {
+            world: self.world.clone(),
+            pool: pool.clone(),
+            resolver: self.resolver.clone(),
+            settings: self.settings.clone(),
+            left: self.left.clone(),
+            outbound: self.outbound.clone(),
+        }
+    }
+
     /// The service with the addresses of its endpoints. A wildcard has them only as a name below it
     /// ([`resolve_named`](Self::resolve_named)).
     pub async fn resolve(

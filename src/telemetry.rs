@@ -340,8 +340,8 @@ impl Telemetry {
     }
 
     /// Shows a runtime that lasts as long as the agent in the metrics.
-    pub fn watch_runtime(&self, name: &'static str, runtime: &Handle) {
-        self.0.runtimes.watch(name, runtime);
+    pub fn watch_runtimes(&self, name: &'static str, runtimes: &[Handle]) {
+        self.0.runtimes.watch(name, runtimes);
     }
 
     /// Metrics of the DNS stub.

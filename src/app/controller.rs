@@ -46,7 +46,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
 async fn serve(settings: Settings, logs: Arc<Logs>) -> anyhow::Result<()> {
     let (quit, cancel) = (CancellationToken::new(), CancellationToken::new());
     let telemetry = Telemetry::new(logs.clone());
-    telemetry.watch_runtime("controller", &Handle::current());
+    telemetry.watch_runtimes("controller", &[Handle::current()]);
     let servers = Servers::bind(addresses(&settings), &Inherited::default())?;
     let client = source::client(settings.source.kubeconfig.as_deref()).await?;
     let readiness = Readiness::default();
@@ -58,7 +58,7 @@ async fn serve(settings: Settings, logs: Arc<Logs>) -> anyhow::Result<()> {
         telemetry: telemetry.clone(),
         logs,
         readiness,
-        layer4: Handle::current(),
+        layer4: vec![Handle::current()],
         dump: Arc::new(View {
             settings: settings.clone(),
             controller: controller.clone(),

@@ -83,7 +83,7 @@ impl LocalServer for Proxy {
 impl Proxy {
     pub(super) async fn inbound(self: Arc<Self>, accepted: Accepted) {
         let Some(workload) = self.workload() else { return };
-        let Accepted { stream, peer, mut place } = accepted;
+        let Accepted { stream, peer, mut place, thread: _ } = accepted;
         let local = crate::sock::unmap(stream.local_addr().unwrap_or(peer));
         match self.peer_place(Way::Tunnel, peer.ip()) {
             Ok(of_peer) => place.peer = Some(of_peer),

@@ -14,6 +14,7 @@ use tokio_util::future::FutureExt as _;
 
 use super::Proxy;
 use super::places::Way;
+use super::threads::ThreadId;
 use crate::base::{Burst, Seldom, caught, ports, within_budget};
 use crate::sock::{self, AcceptFailure};
 use crate::tunnel::Place;
@@ -44,6 +45,8 @@ pub(super) struct Accepted {
     pub(super) stream: TcpStream,
     pub(super) peer: SocketAddr,
     pub(super) place: Place,
+    /// The thread that serves it.
+    pub(super) thread: ThreadId,
 }
 
 impl Proxy {
@@ -52,7 +55,7 @@ impl Proxy {
         self: Arc<Self>,
         mut inherited: Vec<(u16, OwnedFd)>,
     ) -> Result<(), ListenError> {
-        let _runtime = self.shared.runtime.enter();
+        let _runtime = self.shared.threads.get(self.accepts_on).runtime.enter();
         let outbound = self.bind(ports::OUTBOUND, &mut inherited)?;
         let plaintext = self.bind(ports::INBOUND_PLAINTEXT, &mut inherited)?;
         let hbone = self.bind(ports::HBONE, &mut inherited)?;
@@ -97,12 +100,12 @@ impl Proxy {
             let mut burst = Burst::default();
             while let Some(accepted) = proxy.accept(&listener, way).await {
                 let peer = accepted.peer;
-                let runtime = &proxy.shared.runtime;
+                let runtime = &proxy.shared.threads.get(accepted.thread).runtime;
                 proxy.spawn_on::<BUDGET>(runtime, peer, handle(proxy.clone(), accepted));
                 burst.taken().await;
             }
         };
-        self.tasks.spawn_on(accepting, &self.shared.runtime);
+        self.tasks.spawn_on(accepting, &self.shared.threads.get(self.accepts_on).runtime);
     }
 
     /// Runs what becomes of one stream where its bytes come from: on the caller's runtime.
@@ -141,12 +144,17 @@ impl Proxy {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    if let Err(error) = sock::tune_accepted(&stream) {
-                        tracing::debug!(workload = %self.uid, %peer, %error, "closed before it began");
-                        continue;
-                    }
+                    let tuned = sock::tune_accepted(&stream);
+                    let placed = || self.shared.threads.place(stream, self.accepts_on);
+                    let (stream, thread) = match tuned.and_then(|()| placed()) {
+                        Ok(placed) => placed,
+                        Err(error) => {
+                            tracing::debug!(workload = %self.uid, %peer, %error, "closed before it began");
+                            continue;
+                        }
+                    };
                     let place = self.place(way).await?;
-                    return Some(Accepted { stream, peer: sock::unmap(peer), place });
+                    return Some(Accepted { stream, peer: sock::unmap(peer), place, thread });
                 }
                 Err(error) => match sock::classify_accept(&error) {
                     AcceptFailure::ThisConnection => {}

@@ -13,7 +13,7 @@ use crate::base::{Reason, Str};
 use crate::model::{Service, Workload};
 use crate::policy::unjudged;
 use crate::reach::{
-    self, Ask, Asked, Downstream, Failure, Lent, Reached, Unreached, cut_after_a_change,
+    self, Ask, Asked, Downstream, Failure, Lent, Reach, Reached, Unreached, cut_after_a_change,
 };
 use crate::route::{self, Decision};
 use crate::sock::hello::{self, Opening};
@@ -147,11 +147,16 @@ impl Proxy {
         }
     }
 
+    /// The way to endpoints from the thread that serves the connection.
+    fn reach(&self, outbound: &Outbound) -> &Reach {
+        self.reach_from(outbound.accepted.thread)
+    }
+
     async fn carry(&self, outbound: Outbound, to: Picked) {
         let connected = {
             let from = self.downstream(&outbound);
             // In memory of its own, which an idle connection does not hold any more.
-            Box::pin(self.reach.connect(&from, &to, None, None)).await
+            Box::pin(self.reach(&outbound).connect(&from, &to, None, None)).await
         };
         match connected {
             Ok(upstream) => {
@@ -173,7 +178,7 @@ impl Proxy {
             let server_name = outbound.begins.server_name();
             let from =
                 Downstream { server_name: server_name.as_deref(), ..self.downstream(&outbound) };
-            Box::pin(self.reach.endpoint(&from, &outbound.ask(service))).await
+            Box::pin(self.reach(&outbound).endpoint(&from, &outbound.ask(service))).await
         };
         match reached {
             Ok(reached) => self.copy(outbound, reached, Some(service), whole).await,
@@ -238,7 +243,8 @@ impl Proxy {
         let record = self.shared.telemetry.connection(start).within(Some(&self.room));
         let mut record = record.traced(self.span(&outbound.client, service));
         let Outbound { accepted, client, dialled, port, routed, subset, begins, lent } = outbound;
-        let Accepted { stream, peer, place } = accepted;
+        let reach = self.reach_from(accepted.thread);
+        let Accepted { stream, peer, place, thread: _ } = accepted;
         let server_name = begins.server_name();
         let stream = whole(stream);
         async move {
@@ -250,7 +256,7 @@ impl Proxy {
             let denied = async {
                 // In memory of their own, since they are larger than what most connections need besides.
                 let Some(service) = service else {
-                    return Box::pin(self.reach.until_unregistered(&client, dialled)).await;
+                    return Box::pin(reach.until_unregistered(&client, dialled)).await;
                 };
                 let (service, subset) = (Asked::Decided(service), subset.as_deref());
                 let routed = routed.then_some(dialled.port());
@@ -258,7 +264,7 @@ impl Proxy {
                 // It has been resolved.
                 let ask =
                     Ask { service, dialled, routed, subset, claim: None, lent: lent.as_deref() };
-                Box::pin(self.reach.until_denied(&from, &ask, (&picked, tls.as_ref()))).await
+                Box::pin(reach.until_denied(&from, &ask, (&picked, tls.as_ref()))).await
             };
             let copied = tokio::select! {
                 copied = sock::copy_bidirectional(stream, upstream, &record) => copied,

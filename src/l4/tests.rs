@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::runtime::Handle;
 
 use super::*;
 use crate::base::{Identity, Reason, TrustDomains};
@@ -96,7 +97,7 @@ fn layer4(directory: &tempfile::TempDir, workload: &Workload) -> Arc<Layer4> {
         in_process: false,
         rooms: crate::base::Rooms::boundless(),
     };
-    let runtime = Handle::current();
+    let pool = Pool::new(pool, certificates.clone(), Handle::current());
     Arc::new(Layer4 {
         settings: Layer4Settings {
             max_connections: 100,
@@ -107,7 +108,8 @@ fn layer4(directory: &tempfile::TempDir, workload: &Workload) -> Arc<Layer4> {
         },
         cluster: "Kubernetes".into(),
         world: world.clone(),
-        pool: Pool::new(pool, certificates.clone(), runtime.clone()),
+        threads: Threads::new(&pool, Handle::current(), &[]),
+        pool,
         certificates,
         resolver: Resolver::new("/etc/resolv.conf".into(), world.clone()),
         telemetry: Telemetry::without_log(),
@@ -115,7 +117,6 @@ fn layer4(directory: &tempfile::TempDir, workload: &Workload) -> Arc<Layer4> {
         peers: Arc::default(),
         limit_peers: crate::quota::peers::Peers::new(world.clone(), Handle::current()),
         rooms: crate::base::Rooms::boundless(),
-        runtime,
     })
 }
 
@@ -254,4 +255,30 @@ fn a_workload_connects_from_its_own_addresses_only() {
     client.addresses.clear();
     let unknown: IpAddr = "10.99.0.1".parse().unwrap();
     assert_eq!(client.own_address(unknown), unknown, "its addresses are not known yet");
+}
+
+#[tokio::test]
+async fn a_connection_goes_to_the_thread_that_has_the_least_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let layer4 = layer4(&directory, &fixture::workload("web", "127.0.0.1"));
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let other = builder.worker_threads(1).thread_name("other").enable_all().build().unwrap();
+    let threads = Threads::new(&layer4.pool, Handle::current(), &[other.handle().clone()]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = threads.accepting(0);
+    assert_ne!(here, threads.accepting(1));
+    let (mut client, accepted) =
+        tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    let waits = [0; 3].map(|_| tokio::spawn(std::future::pending::<()>()));
+    let (mut stream, thread) = threads.place(accepted.unwrap().0, here).unwrap();
+    assert_eq!(thread, threads.accepting(1));
+    let read = threads.get(thread).runtime.spawn(async move {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).await.unwrap();
+        (byte, std::thread::current().name().map(str::to_owned))
+    });
+    client.as_mut().unwrap().write_all(b"x").await.unwrap();
+    assert_eq!(read.await.unwrap(), (*b"x", Some("other".to_owned())));
+    waits.iter().for_each(|it| it.abort());
+    other.shutdown_background();
 }

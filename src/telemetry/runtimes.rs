@@ -16,10 +16,11 @@ use tokio::runtime::{Handle, RuntimeMetrics};
 #[derive(Clone, Default)]
 pub(super) struct Runtimes(Arc<ArcSwap<Vec<Watched>>>);
 
+/// Runtimes that count as one, and their threads as its workers.
 #[derive(Clone)]
 struct Watched {
     name: &'static str,
-    runtime: RuntimeMetrics,
+    runtimes: Vec<RuntimeMetrics>,
 }
 
 type Gauge = (&'static str, &'static str, fn(&RuntimeMetrics) -> usize);
@@ -55,8 +56,8 @@ const COUNTERS: [Counter; 3] = [
 ];
 
 impl Runtimes {
-    pub(super) fn watch(&self, name: &'static str, runtime: &Handle) {
-        let watched = Watched { name, runtime: runtime.metrics() };
+    pub(super) fn watch(&self, name: &'static str, runtimes: &[Handle]) {
+        let watched = Watched { name, runtimes: runtimes.iter().map(Handle::metrics).collect() };
         self.0.rcu(|all| {
             let others = all.iter().filter(|one| one.name != name).cloned();
             others.chain([watched.clone()]).collect::<Vec<_>>()
@@ -75,16 +76,18 @@ impl Collector for Runtimes {
         let all = self.0.load();
         for (name, help, value) in GAUGES {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for Watched { name, runtime } in all.iter() {
-                let gauge = ConstGauge::new(value(runtime) as f64);
+            for Watched { name, runtimes } in all.iter() {
+                let gauge = ConstGauge::new(runtimes.iter().map(value).sum::<usize>() as f64);
                 gauge.encode(family.encode_family(&[("runtime", *name)])?)?;
             }
         }
         for (name, help, value) in COUNTERS {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for Watched { name, runtime } in all.iter() {
-                for worker in 0..runtime.num_workers() {
-                    let number = worker.to_string();
+            for Watched { name, runtimes } in all.iter() {
+                let of = |runtime: &RuntimeMetrics| 0..runtime.num_workers();
+                let workers = runtimes.iter().flat_map(|it| of(it).map(move |worker| (it, worker)));
+                for (number, (runtime, worker)) in workers.enumerate() {
+                    let number = number.to_string();
                     let labels = [("runtime", *name), ("worker", number.as_str())];
                     let counter = ConstCounter::new(value(runtime, worker));
                     counter.encode(family.encode_family(&labels)?)?;

@@ -499,7 +499,8 @@ fn metrics_of_the_agent_are_there_from_the_start() {
     let lab = Lab::new("off", LogFormat::Text);
     lab.telemetry.agent().active_workloads.set(3);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    lab.telemetry.watch_runtime("control", runtime.handle());
+    let handle = runtime.handle().clone();
+    lab.telemetry.watch_runtimes("control", &[handle.clone(), handle]);
     let worker = |namespace: &str, requests| WorkerHealth {
         namespace: namespace.to_owned(),
         requests,
@@ -520,8 +521,8 @@ fn metrics_of_the_agent_are_there_from_the_start() {
         "istio_tcp_sockets_open{reporter=\"source\"} 0",
         "isthmus_worker_requests{namespace=\"shop\"} 7",
         "isthmus_log_lines_waiting 0",
-        "tokio_num_workers{runtime=\"control\"} 1",
-        "tokio_worker_total_busy_duration_seconds_total{runtime=\"control\",worker=\"0\"} ",
+        "tokio_num_workers{runtime=\"control\"} 2",
+        "tokio_worker_total_busy_duration_seconds_total{runtime=\"control\",worker=\"1\"} ",
     ] {
         assert!(scraped.lines().any(|it| it.starts_with(line)), "{line}: {scraped}");
     }

@@ -390,7 +390,7 @@ fn scrape() -> String {
     telemetry.cni().request("", "");
     telemetry.health().workers(&[WorkerHealth::default()]);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    telemetry.watch_runtime("control", runtime.handle());
+    telemetry.watch_runtimes("control", std::slice::from_ref(runtime.handle()));
     ask(&telemetry);
     // It is shown for as long as its policy is there.
     let _limit = limited();

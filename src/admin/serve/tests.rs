@@ -45,10 +45,10 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
-        Self::with_layer4(Handle::current())
+        Self::with_layer4(vec![Handle::current()])
     }
 
-    fn with_layer4(layer4: Handle) -> Self {
+    fn with_layer4(layer4: Vec<Handle>) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let above = tempfile::tempdir().unwrap();
         let directory = above.path().join("admin");
@@ -154,7 +154,7 @@ async fn levels_are_changed_by_post_and_bad_ones_refused() {
 async fn an_agent_whose_data_path_is_stuck_is_not_ready_and_says_so() {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let layer4 = builder.worker_threads(1).enable_all().build().unwrap();
-    let lab = Lab::with_layer4(layer4.handle().clone());
+    let lab = Lab::with_layer4(vec![layer4.handle().clone()]);
     lab.source.set(true);
     assert_eq!(status(lab.readiness, "GET /healthz/ready").await, "200");
     let (release, stuck) = std::sync::mpsc::channel::<()>();
