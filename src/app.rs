@@ -7,11 +7,13 @@ mod certificates;
 mod cni;
 mod controller;
 mod dump;
+mod explain;
 mod issuers;
 mod pod;
 mod settings;
 mod shared_limits;
 mod source;
+mod threads;
 mod uninstall;
 mod upgrade;
 mod view;
@@ -19,20 +21,22 @@ mod view;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::controller::run as run_controller;
+pub use self::explain::Explain;
 pub use self::settings::translate_settings;
 use crate::admin::{Admin, Readiness, Servers, keep_ready_file};
 use crate::base::Rooms;
 use crate::config::{Settings, SourceKind};
 use crate::dns::Dns;
 use crate::jwks::Fetcher;
-use crate::l4::Layer4;
+use crate::l4::{self, Layer4};
 use crate::l7::{Dependencies, Workers};
+use crate::model::Mesh;
 use crate::node::Node;
 use crate::otlp::Exporter;
 use crate::pool::Pool;
@@ -43,13 +47,15 @@ use crate::sock;
 use crate::source::Source;
 use crate::telemetry::{self, Logs, Telemetry};
 use crate::workloads::{Ledger, Registry};
-use crate::world::WorldStore;
+use crate::world::{World, WorldStore};
 use certificates::Certificates;
 use cni::Cni;
+use explain::Explainer;
 use settings::{
     LOG_FLUSH, addresses, fetch_settings, mesh_names, node_settings, pool_settings, series_limits,
 };
 use source::AnySource;
+use threads::Threads;
 use upgrade::{Own, Upgrade};
 use view::View;
 
@@ -66,7 +72,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     telemetry::report_panics();
     sock::raise_file_limit();
     tell_memory(&settings);
-    let layer4 = layer4_runtime(&settings)?;
+    let layer4 = Threads::start(settings.layer4.threads)?;
     let control =
         Builder::new_current_thread().enable_all().build().context("start the control runtime")?;
     let ran = control.block_on(async {
@@ -76,12 +82,17 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
             upgrade = Upgrade::begin(&settings) => upgrade?,
             () = signals.told() => return Ok(()),
         };
-        let agent = Agent::build(settings, logs.clone(), layer4.handle().clone(), &upgrade)?;
+        let agent = Agent::build(settings, logs.clone(), layer4.runtimes(), &upgrade)?;
         agent.run(upgrade, signals).await
     });
-    layer4.shutdown_background();
+    drop(layer4);
     logs.flush(LOG_FLUSH);
     ran
+}
+
+/// The world that a mesh makes under these settings, without an agent.
+pub fn world_of(mesh: Mesh, settings: &Settings) -> World {
+    WorldStore::new(mesh_names(settings)).suppose(mesh)
 }
 
 /// What a memory limit must leave room for.
@@ -96,22 +107,13 @@ fn tell_memory(settings: &Settings) {
     );
 }
 
-fn layer4_runtime(settings: &Settings) -> anyhow::Result<Runtime> {
-    Builder::new_multi_thread()
-        .worker_threads(settings.layer4.threads)
-        .thread_name("layer4")
-        .enable_all()
-        .build()
-        .context("start the runtime of layer 4")
-}
-
 /// All rooms of one agent.
 struct Agent {
     settings: Settings,
     logs: Arc<Logs>,
     telemetry: Telemetry,
-    /// The runtime of layer 4.
-    layer4: Handle,
+    /// The runtimes of layer 4.
+    layer4: Vec<Handle>,
     world: Arc<WorldStore>,
     certificates: Certificates,
     pool: Pool,
@@ -126,7 +128,7 @@ impl Agent {
     fn build(
         settings: Settings,
         logs: Arc<Logs>,
-        runtime: Handle,
+        runtimes: &[Handle],
         upgrade: &Upgrade,
     ) -> anyhow::Result<Self> {
         let telemetry = Telemetry::with_limits(logs.clone(), series_limits(&settings));
@@ -134,7 +136,8 @@ impl Agent {
         let certificates = Certificates::new(&settings, &telemetry)?;
         let rooms = Rooms::new(settings.layer4.max_bytes, settings.layer4.max_workload_bytes);
         let pool_settings = pool_settings(&settings, rooms.clone());
-        let pool = Pool::new(pool_settings, certificates.store.clone(), runtime.clone());
+        let (first, others) = runtimes.split_first().context("layer 4 has no thread")?;
+        let pool = Pool::new(pool_settings, certificates.store.clone(), first.clone());
         let resolver = Resolver::new(settings.dns.resolv_conf.clone(), world.clone());
         let workers = workers(&settings, &world, &pool, &resolver, &telemetry);
         let limit_peers = Peers::new(world.clone(), Handle::current());
@@ -150,7 +153,7 @@ impl Agent {
             peers: Arc::default(),
             limit_peers: limit_peers.clone(),
             rooms,
-            runtime: runtime.clone(),
+            threads: l4::Threads::new(&pool, first.clone(), others),
         });
         let dns = dns(&settings, &layer4);
         let node = Node::new(
@@ -168,7 +171,7 @@ impl Agent {
             settings,
             logs,
             telemetry,
-            layer4: runtime,
+            layer4: runtimes.to_vec(),
             world,
             certificates,
             pool,
@@ -188,6 +191,11 @@ impl Agent {
             telemetry: self.telemetry.clone(),
             workers: self.workers.clone(),
             source: self.source.last_read(),
+            explainer: Explainer {
+                world: self.world.clone(),
+                present: self.source.present(),
+                settings: translate_settings(&self.settings),
+            },
             shared_limits: self.exchange.clone(),
             complaints: Default::default(),
         })
@@ -222,8 +230,8 @@ impl Agent {
         let readiness = Readiness::default();
         let (source_ready, node_ready) = (readiness.register("source"), readiness.register("node"));
         let view = self.view();
-        self.telemetry.watch_runtime("control", &Handle::current());
-        self.telemetry.watch_runtime("layer4", &self.layer4);
+        self.telemetry.watch_runtimes("control", &[Handle::current()]);
+        self.telemetry.watch_runtimes("layer4", &self.layer4);
         let tasks = TaskTracker::new();
         self.spawn_background(&tasks, &cancel);
         let admin_cancel = CancellationToken::new();
@@ -363,6 +371,6 @@ fn dns(settings: &Settings, layer4: &Layer4) -> Arc<Dns> {
         world: layer4.world.clone(),
         telemetry: layer4.telemetry.clone(),
         rooms: layer4.rooms.clone(),
-        runtime: layer4.runtime.clone(),
+        runtime: layer4.threads.first().clone(),
     })
 }

@@ -24,6 +24,7 @@ use crate::world::World;
 pub use neighbours::neighbours;
 pub use picked::{Ended, InUse, Picked};
 use plain::Choice;
+pub use plain::distance;
 use select::Selection;
 pub use session::{has_session, session_of};
 use table::Build;

@@ -4,6 +4,7 @@ mod agent;
 mod client;
 mod cni;
 mod connections;
+mod explain;
 mod output;
 mod status;
 mod table;
@@ -29,7 +30,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done; a reader that went away early (isthmus check DIR | head) changes nothing
   1  it failed, and standard error says why; ready: not ready
-  2  arguments, settings or manifests are wrong; check: something would be refused";
+  2  arguments, settings or manifests are wrong; check: something would be refused
+  3  explain: it is refused, or that depends";
 
 /// The ambient service mesh in one binary.
 #[derive(Parser)]
@@ -51,6 +53,8 @@ enum Command {
     Status(Agent),
     /// Show the connections that are open in a running agent
     Connections(Connections),
+    /// Explain what becomes of a connection or request, and why: its whole way, from both nodes
+    Explain(Box<explain::Explain>),
     /// Print everything a running agent knows, as JSON
     Dump(Agent),
     /// Ask a running agent for one of its pages; without a path, for the list of them
@@ -140,6 +144,7 @@ pub fn main() -> ExitCode {
             let path = connections::path(asked.workload.as_deref(), asked.limit);
             show(asked.from.get(&path).and_then(|it| connections::table(&it)))
         }
+        Command::Explain(explain) => explain.run(),
         Command::Dump(from) => show(from.get("/config_dump")),
         Command::Admin(ask) => show(ask.agent.ask(ask.post, &ask.path)),
         Command::Ready { file } if file.exists() => ExitCode::SUCCESS,

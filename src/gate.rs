@@ -19,7 +19,7 @@ pub use addressed::{Addressed, addressed};
 pub use class::ArrivalClass;
 pub use encrypted::{encryption, refused_as_it_is};
 pub use home::home;
-pub use permit::{Ask, Filtered, Permit, Providers, Views, Way};
+pub use permit::{Ask, Filtered, Permit, Providers, Views, Way, Whose};
 
 use std::sync::Arc;
 

@@ -25,6 +25,7 @@ mod budget;
 mod client;
 mod destination;
 mod exchange;
+pub mod explained;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod message;

@@ -10,6 +10,7 @@ pub mod cni;
 pub mod config;
 pub mod controller;
 pub mod dns;
+pub mod explain;
 pub mod expression;
 pub mod ext_authz;
 pub mod filter;

@@ -10,6 +10,7 @@ mod authority;
 mod bearer;
 mod decide;
 mod dialled;
+mod explained;
 mod facts;
 #[cfg(test)]
 pub mod fixture;
@@ -35,6 +36,7 @@ pub use asked::{Connection, Denial, Request, unjudged};
 pub use authority::{lends_the_clients_name, speaks_for};
 pub use bearer::{Bearer, Checked, Verified, check, rules as token_rules};
 pub use dialled::{Destination, Guard, Ways};
+pub use explained::Explained;
 pub use facts::{Facts, Principals};
 pub use list::PolicyList;
 pub use looks::{looks_at_destination, operation_looks_at_http};

@@ -12,11 +12,11 @@ mod streams;
 
 pub use decide::{Decision, decide, drawn, waypoint_of};
 pub use named::{NotNamed, named};
-pub use select::{Selection, leading_to, select, serves};
+pub use select::{Selection, candidates, leading_to, select, serves};
 pub use split::{next_backend, next_backend_of_stream};
 pub use streams::Streams;
 
-pub use crate::rules::{Client, Head, Who};
+pub use crate::rules::{Candidate, Client, Head, Who};
 
 #[cfg(test)]
 mod tests;

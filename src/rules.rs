@@ -7,6 +7,7 @@
 
 mod bucket;
 mod compiled;
+mod explained;
 mod group;
 mod matching;
 mod paths;
@@ -16,6 +17,7 @@ mod service;
 mod tests;
 
 pub use compiled::Compilations;
+pub use explained::Candidate;
 pub use group::{Group, Rules};
 pub use matching::{Client, Head, Who};
 pub use service::ServiceRules;

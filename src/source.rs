@@ -19,18 +19,22 @@ pub mod kubernetes;
 mod last_read;
 mod manifest;
 pub mod objects;
+mod present;
 mod store;
+mod supposed;
 mod translate;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use complaint::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
-pub use directory::{DirectorySource, check};
+pub use directory::{DirectorySource, check, read};
 pub use kubernetes::{KubernetesSource, client};
 pub use last_read::LastRead;
 pub use manifest::{Document, Refusal, parse};
+pub use present::Present;
 pub use store::{File, Objects};
+pub use supposed::Supposed;
 #[cfg(test)]
 pub(crate) use translate::compiled_virtual_service;
 pub use translate::{

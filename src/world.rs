@@ -104,6 +104,12 @@ impl WorldStore {
         world
     }
 
+    /// The world that this mesh would make, with the keys that are known; it is not published, and shares no counters with the present one.
+    pub fn suppose(&self, mesh: Mesh) -> World {
+        let keys = self.snapshot().keys.clone();
+        World { keys, ..World::build(mesh, self.names.clone(), None) }
+    }
+
     /// The generation of the last world whose changes were announced to all watchers.
     pub fn told(&self) -> u64 {
         self.told.load(Ordering::Acquire)

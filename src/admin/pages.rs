@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 
 use super::body::PageBody;
 use super::connections::ConnectionFilter;
@@ -18,6 +20,7 @@ const INDEX: &str = "\
 GET  /config_dump                everything the agent knows, as JSON (for istioctl ztunnel-config too)
 GET  /connections                open connections, as JSON; ?workload=namespace/name&limit=100
 GET  /status                     the short form, as JSON
+POST /explain                    the way of a connection or request, for isthmus explain
 GET  /logging                    the log levels
 POST /logging?level=debug        other log levels on top: info, isthmus::l4=debug, access:off
 POST /logging?reset              the log levels of the settings; with &level=... on top
@@ -35,6 +38,8 @@ GET  /logging                    the log levels
 Everything else is asked over the agent's socket: isthmus admin.
 ";
 const TEXT: &str = "text/plain; charset=utf-8";
+/// The longest question, in bytes: with manifests that are supposed to be applied.
+const MAX_QUESTION: usize = 4 * 1024 * 1024;
 /// The content type of profiles, as Go's own servers send it.
 const BYTES: &str = "application/octet-stream";
 const NO_PAGE: &str = "there is no such page\n";
@@ -45,7 +50,14 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Page = Response<PageBody>;
 
-pub(super) async fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -> Page {
+pub(super) async fn answer(port: Port, admin: &Admin, request: Request<Incoming>) -> Page {
+    let (parts, body) = request.into_parts();
+    let request = &Request::from_parts(parts, ());
+    if let (Port::Admin(_), &Method::POST, "/explain") =
+        (port, request.method(), request.uri().path())
+    {
+        return explain(admin, body).await;
+    }
     match (port, request.method(), request.uri().path()) {
         (Port::Readiness, &Method::GET, "/healthz/ready") => readiness(admin).await,
         (Port::Metrics, &Method::GET, "/metrics" | "/stats/prometheus") => {
@@ -56,6 +68,24 @@ pub(super) async fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -
         }
         (Port::Admin(caller), ..) => administer(caller, admin, request).await,
         _ => page(StatusCode::NOT_FOUND, TEXT, NO_PAGE),
+    }
+}
+
+/// Answers a question, over a snapshot: it changes nothing.
+async fn explain(admin: &Admin, body: Incoming) -> Page {
+    let body = match Limited::new(body, MAX_QUESTION).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => {
+            return page(StatusCode::BAD_REQUEST, TEXT, format!("the question: {error}\n"));
+        }
+    };
+    let dump = admin.dump.clone();
+    match tokio::task::spawn_blocking(move || dump.explain(&body)).await {
+        Ok(Ok(told)) => json(&told),
+        Ok(Err(why)) => page(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
+        Err(error) => {
+            page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("broke off: {error}\n"))
+        }
     }
 }
 

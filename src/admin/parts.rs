@@ -15,6 +15,13 @@ pub trait Dump: Send + Sync + 'static {
     fn status(&self) -> serde_json::Value;
     /// The requested open connections: `connections`, `total`, and the number of rows that were `leftOut`.
     fn connections(&self, filter: &ConnectionFilter) -> serde_json::Value;
+    /// Answers `isthmus explain`, given the body of its request. May block for a moment.
+    ///
+    /// # Errors
+    /// What is wrong with the question.
+    fn explain(&self, _question: &[u8]) -> Result<serde_json::Value, String> {
+        Err("only an agent explains; ask that of a node".to_owned())
+    }
     /// How many workloads wait to be captured, for the readiness page.
     fn pending(&self) -> usize;
     /// Called before each scrape, for metrics that are read rather than counted.
@@ -26,8 +33,8 @@ pub struct Admin {
     pub telemetry: Telemetry,
     pub logs: Arc<Logs>,
     pub readiness: Readiness,
-    /// The runtime of layer 4: if its threads do not respond, the agent is not ready.
-    pub layer4: Handle,
+    /// The runtimes of layer 4: if the threads of one do not respond, the agent is not ready.
+    pub layer4: Vec<Handle>,
     pub dump: Arc<dyn Dump>,
     /// Cancelled by `POST /quitquitquit`.
     pub quit: CancellationToken,

@@ -208,7 +208,7 @@ where
         let (admin, place) = (admin.clone(), held.clone());
         async move {
             place.works();
-            let answer = pages::answer(port, &admin, &request).await;
+            let answer = pages::answer(port, &admin, request).await;
             place.waits();
             Ok::<_, std::convert::Infallible>(answer)
         }

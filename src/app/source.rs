@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use super::settings::translate_settings;
 use crate::config::{Settings, SourceKind};
 use crate::source::{
-    DirectorySource, KubernetesSource, LastRead, Source, SourceError, Translation,
+    DirectorySource, KubernetesSource, LastRead, Present, Source, SourceError, Translation,
 };
 
 pub(super) enum AnySource {
@@ -24,6 +24,14 @@ impl AnySource {
                 settings.source.kubeconfig.clone(),
                 names,
             )),
+        }
+    }
+
+    /// Tells the objects that are in force.
+    pub(super) fn present(&self) -> Present {
+        match self {
+            AnySource::Directory(source) => source.present(),
+            AnySource::Kubernetes(source) => source.present(),
         }
     }
 

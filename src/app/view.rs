@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
 use super::dump::{self, Parts};
+use super::explain::Explainer;
 use super::{issuers, shared_limits};
 use crate::admin::{ConnectionFilter, Dump, MAX_CONNECTIONS_SHOWN};
 use crate::base::ObjectKey;
@@ -31,6 +32,7 @@ pub(super) struct View {
     pub(super) telemetry: Telemetry,
     pub(super) workers: Arc<Workers>,
     pub(super) source: LastRead,
+    pub(super) explainer: Explainer,
     pub(super) shared_limits: Arc<Exchange>,
     pub(super) complaints: ArcSwap<Vec<Complaint>>,
 }
@@ -81,6 +83,10 @@ impl View {
 }
 
 impl Dump for View {
+    fn explain(&self, question: &[u8]) -> Result<Value, String> {
+        self.explainer.answer(question)
+    }
+
     fn dump(&self) -> Value {
         let connections = self.telemetry.open_connections(|_| true);
         let shown = connections.len().min(MAX_CONNECTIONS_SHOWN);

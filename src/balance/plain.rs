@@ -182,8 +182,8 @@ impl<'a> Nearest<'a> {
     }
 }
 
-/// 0 is nearest. Unknown is far.
-pub(super) fn distance(preference: Preference, caller: &Workload, endpoint: &Endpoint) -> u8 {
+/// How far an endpoint is from the caller, as far as the preference counts it: 0 is nearest. Unknown is far.
+pub fn distance(preference: Preference, caller: &Workload, endpoint: &Endpoint) -> u8 {
     let same = |one: &Str, other: &Str| !one.is_empty() && one == other;
     let (here, there) = (&caller.locality, &endpoint.locality);
     let region = here.region == there.region || here.region.is_empty();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use http::Method;
 
 use super::client;
 use crate::admin;
@@ -31,13 +32,24 @@ pub(super) struct Agent {
 impl Agent {
     /// A text page.
     pub(super) fn get(&self, path: &str) -> anyhow::Result<String> {
-        let body = client::ask(&self.find()?, false, path, TIMEOUT)?;
+        let body = client::ask(&self.find()?, (Method::GET, path), Vec::new(), TIMEOUT)?;
         String::from_utf8(body).context("the agent answered what is no text")
     }
 
     /// Any page.
     pub(super) fn ask(&self, post: bool, path: &str) -> anyhow::Result<Vec<u8>> {
-        client::ask(&self.find()?, post, path, PROFILE_TIMEOUT)
+        let method = if post { Method::POST } else { Method::GET };
+        client::ask(&self.find()?, (method, path), Vec::new(), PROFILE_TIMEOUT)
+    }
+
+    /// A page that is sent something.
+    pub(super) fn post(&self, path: &str, body: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+        client::ask(&self.find()?, (Method::POST, path), body, TIMEOUT)
+    }
+
+    /// The settings that were named.
+    pub(super) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
     }
 
     fn find(&self) -> anyhow::Result<PathBuf> {

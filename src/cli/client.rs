@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use http::Method;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -15,16 +15,16 @@ use crate::admin;
 /// The host of a request over a socket: it is ignored.
 const HOST: &str = "isthmus";
 
-/// `GET path`, or `POST path`, from the agent whose socket is at `socket`.
+/// Asks for a page, with a body where there is one, of the agent whose socket is at `socket`.
 pub(super) fn ask(
     socket: &Path,
-    post: bool,
-    path: &str,
+    (method, path): (Method, &str),
+    body: Vec<u8>,
     patience: Duration,
 ) -> anyhow::Result<Vec<u8>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let method = if post { Method::POST } else { Method::GET };
-    let asking = async { tokio::time::timeout(patience, exchange(socket, method, path)).await };
+    let asking =
+        async { tokio::time::timeout(patience, exchange(socket, method, path, body)).await };
     runtime.block_on(asking).unwrap_or_else(|_| bail!("no answer within {patience:?}")).with_context(
         || {
             format!(
@@ -35,14 +35,19 @@ pub(super) fn ask(
     )
 }
 
-async fn exchange(socket: &Path, method: Method, path: &str) -> anyhow::Result<Vec<u8>> {
+async fn exchange(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> anyhow::Result<Vec<u8>> {
     let stream = admin::connect(socket).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = http::Request::builder()
         .method(method)
         .uri(path)
         .header(http::header::HOST, HOST)
-        .body(Empty::<Bytes>::new())?;
+        .body(Full::<Bytes>::new(body.into()))?;
     // Drops the sender too: the connection ends only when nobody can send on it.
     let exchange = async move {
         let response = sender.send_request(request).await?;
@@ -86,7 +91,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("agent.sock");
         let server = serve(&socket, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{}\n");
-        assert_eq!(ask(&socket, true, "/status", PATIENCE).unwrap(), b"{}\n");
+        assert_eq!(ask(&socket, (Method::POST, "/status"), Vec::new(), PATIENCE).unwrap(), b"{}\n");
         assert!(server.join().unwrap().starts_with("POST /status HTTP/1.1\r\n"));
     }
 
@@ -95,7 +100,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("agent.sock");
         let server = serve(&socket, "HTTP/1.1 404 Not Found\r\ncontent-length: 3\r\n\r\nno\n");
-        let error = format!("{:#}", ask(&socket, false, "/nothing", PATIENCE).unwrap_err());
+        let error = format!(
+            "{:#}",
+            ask(&socket, (Method::GET, "/nothing"), Vec::new(), PATIENCE).unwrap_err()
+        );
         assert!(error.contains("404") && error.contains("agent.sock"), "{error}");
         server.join().unwrap();
     }

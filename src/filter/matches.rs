@@ -2,6 +2,7 @@
 //! whether one takes a request.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -23,6 +24,17 @@ pub enum TextMatch {
     Prefix(Str),
     /// The whole text.
     Regex(#[serde(serialize_with = "super::text")] Regex),
+}
+
+/// For people: as it would be written, in quotes.
+impl fmt::Display for TextMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TextMatch::Exact(text) => write!(f, "{text:?}"),
+            TextMatch::Prefix(text) => write!(f, "{:?}", format!("{text}*")),
+            TextMatch::Regex(regex) => write!(f, "/{regex}/"),
+        }
+    }
 }
 
 /// A name and a match of the value, as they are written.

@@ -6,11 +6,12 @@
 use http::HeaderMap;
 
 use super::permit::add_asks;
-use super::{Ask, Gate, Permit, Providers, Views};
+use super::{Ask, Gate, Permit, Providers, Views, Whose};
 use crate::base::{ObjectKey, PolicyNote};
 use crate::ext_authz::Mutations;
 use crate::policy::{
-    self, Connection, Denial, Destination, Facts, PolicySet, Principals, Request, Told,
+    self, Connection, Denial, Destination, Explained, Facts, PolicySet, Principals, Request, Told,
+    Verified,
 };
 
 impl Gate {
@@ -25,16 +26,47 @@ impl Gate {
     }
 
     /// The same where a route or a provider of external authorization changed the request.
-    pub fn decide_views<'a>(
+    pub fn decide_views(
         &self,
-        connection: &'a Connection<'a>,
-        views: Option<Views<'a>>,
+        connection: &Connection<'_>,
+        views: Option<Views<'_>>,
     ) -> Result<Permit, Denial> {
         self.admit(connection)?;
         if views.is_none() && connection.server_name.is_none() && self.reads_server_name(connection)
         {
             return Err(Denial::unread());
         }
+        let permitted = views.and_then(|it| it.providers.mutations()).is_some();
+        let mut notes = Vec::new();
+        let (decided, checked) = self.look(connection, views, |gate, sides| {
+            let (asks, policy) = gate.rounds(sides, permitted, &mut notes)?;
+            Ok((asks, policy.cloned(), sides.guarding.principals.waypoint.cloned()))
+        });
+        let (asks, policy, waypoint) = match decided {
+            Ok(decided) => decided,
+            Err(denial) => return Err(Denial { notes, ..denial }),
+        };
+        let (told, bearer) = checked;
+        let is_read = self.filtered.iter().flat_map(|it| it.iter()).any(|it| it.reads_claims);
+        Ok(Permit {
+            waypoint,
+            names_client: self.names_clients,
+            policy,
+            notes,
+            filtered: self.filtered.clone(),
+            bearer: bearer.filter(|_| is_read).map(Box::new),
+            told,
+            asks,
+        })
+    }
+
+    /// Has the facts looked at that both sides see; also what the request's token says.
+    fn look<R>(
+        &self,
+        connection: &Connection<'_>,
+        views: Option<Views<'_>>,
+        look: impl for<'l> FnOnce(&'l Self, &mut Sides<'l>) -> R,
+    ) -> (R, (Option<Box<Told>>, Option<Verified>)) {
         let mutations = views.and_then(|it| it.providers.mutations());
         let sent = views.map(|it| it.sent).filter(|_| !self.restrictions.is_empty());
         let seen = views.map(|it| if self.speaks { it.sent } else { it.arrived });
@@ -52,25 +84,33 @@ impl Gate {
         };
         sides.restricting.bearer = restricting.bearer();
         sides.guarding.bearer = checked.bearer();
-        let mut notes = Vec::new();
-        let (asks, policy) = match self.rounds(&mut sides, mutations.is_some(), &mut notes) {
-            Ok(decided) => decided,
-            Err(denial) => return Err(Denial { notes, ..denial }),
-        };
-        let waypoint = sides.guarding.principals.waypoint.cloned();
-        let policy = policy.cloned();
-        let (told, bearer) = checked.into_parts();
-        let is_read = self.filtered.iter().flat_map(|it| it.iter()).any(|it| it.reads_claims);
-        Ok(Permit {
-            waypoint,
-            names_client: self.names_clients,
-            policy,
-            notes,
-            filtered: self.filtered.clone(),
-            bearer: bearer.filter(|_| is_read).map(Box::new),
-            told,
-            asks,
-        })
+        let looked = look(self, &mut sides);
+        drop(sides);
+        (looked, checked.into_parts())
+    }
+
+    /// Every policy that has a say, by whose it is, in the order in which they decide, with what it says or lacks. It decides nothing;
+    /// [`decide_views`](Self::decide_views) does.
+    pub fn explain(
+        &self,
+        connection: &Connection<'_>,
+        views: Option<Views<'_>>,
+    ) -> Vec<(Whose, Vec<Explained>)> {
+        let (restrictions, waypoints) = (self.restrictions.len(), self.waypoint_sets.len());
+        let mut explained = Vec::new();
+        let (_, _) = self.look(connection, views, |gate, sides| {
+            let shown: Result<(), Denial> = gate.each(sides, |set, facts, _| {
+                let whose = match explained.len() {
+                    at if at < restrictions => Whose::AddressedService,
+                    at if at < restrictions + waypoints => Whose::Waypoint,
+                    _ => Whose::Workload,
+                };
+                explained.push((whose, set.explain(facts)));
+                Ok(())
+            });
+            shown
+        });
+        explained
     }
 
     /// Whether some policy needs the name of the server that the client asks for in TLS.

@@ -93,6 +93,17 @@ pub struct Permit {
     pub asks: Vec<Ask>,
 }
 
+/// Whose policies they are, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Of the waypoint of the service that was addressed, which does not speak for the destination and only restricts.
+    AddressedService,
+    /// Of the waypoint that guards the destination, and of what is bound to it.
+    Waypoint,
+    /// The workload's own: of its namespace, of the mesh and those that select it.
+    Workload,
+}
+
 /// A provider that is to be asked about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {

@@ -37,7 +37,7 @@ pub(super) fn matches(rule: &Rule, facts: &Facts<'_>, deny: bool) -> bool {
 }
 
 /// A source without any field says nothing; what says nothing admits nobody and refuses everybody.
-fn source_matches(source: &Source, facts: &Facts<'_>, deny: bool) -> bool {
+pub(super) fn source_matches(source: &Source, facts: &Facts<'_>, deny: bool) -> bool {
     if source.is_empty() {
         return deny;
     }
@@ -170,7 +170,7 @@ fn leanings(deny: bool) -> (Leaning, Leaning) {
     if deny { (Leaning::Any, Leaning::All) } else { (Leaning::All, Leaning::Any) }
 }
 
-fn operation_matches(operation: &Operation, facts: &Facts<'_>, deny: bool) -> bool {
+pub(super) fn operation_matches(operation: &Operation, facts: &Facts<'_>, deny: bool) -> bool {
     if operation.is_empty() {
         return deny;
     }
@@ -223,7 +223,7 @@ fn read(
         && !values.none.iter().any(|value| matches(value, negative))
 }
 
-fn condition_matches(condition: &Condition, facts: &Facts<'_>, deny: bool) -> bool {
+pub(super) fn condition_matches(condition: &Condition, facts: &Facts<'_>, deny: bool) -> bool {
     let connection = facts.connection;
     match condition {
         Condition::SourceIp(values) | Condition::RemoteIp(values) => {

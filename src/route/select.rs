@@ -7,7 +7,7 @@ use crate::base::ObjectKey;
 use crate::model::{
     Backend, BackendRef, Endpoint, HttpRoute, RouteKind, RouteParent, Service, Workload,
 };
-use crate::rules::{Client, Head, Rules, Who};
+use crate::rules::{Candidate, Client, Head, Rules, Who};
 use crate::world::World;
 
 /// The rule for a request.
@@ -41,6 +41,23 @@ pub fn select(
         Some((route, rule)) => Selection::Rule { route: route.clone(), rule },
         None => Selection::NoMatch(rules.kind()),
     }
+}
+
+/// The matches among which [`select`] chooses, in the order of precedence, each with what it lacks: for people. The first that lacks
+/// nothing is the one that it chooses.
+pub fn candidates(
+    world: &World,
+    service: &Service,
+    port: u16,
+    client_namespace: &str,
+    head: &Head<'_>,
+) -> Vec<Candidate> {
+    let Some(rules) = rules(world, &service.key, port, client_namespace) else { return Vec::new() };
+    let mut candidates = rules.candidates(&with_labels(world, head));
+    candidates.retain(|it| {
+        it.route.kind == RouteKind::Virtual || is_attached(&it.route.parents, &service.key, port)
+    });
+    candidates
 }
 
 /// The rules that hold for a client.

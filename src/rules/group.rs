@@ -150,6 +150,17 @@ impl<'a> Rules<'a> {
         self.kind
     }
 
+    /// All matches of routes of the kind that holds, with their places, in the order of precedence.
+    pub(super) fn matches(
+        &self,
+    ) -> impl Iterator<Item = (&'a Arc<HttpRoute>, usize, usize, &'a HttpMatch)> {
+        let Self { routes, order, kind, .. } = *self;
+        order.ranks().filter_map(move |(_, place)| {
+            let route = routes.get(place.route as usize).filter(|route| route.kind == kind)?;
+            Some((route, place.rule as usize, place.matched(), place.of(routes)?))
+        })
+    }
+
     /// Whether a match needs [`Client::selected_by`](super::Client).
     pub fn looks_at_labels(&self) -> bool {
         self.looks_at_labels

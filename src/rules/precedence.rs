@@ -56,6 +56,11 @@ impl Order {
 }
 
 impl Place {
+    /// The match's place in its rule.
+    pub(super) fn matched(self) -> usize {
+        self.matched as usize
+    }
+
     pub(super) fn of(self, routes: &[Arc<HttpRoute>]) -> Option<&HttpMatch> {
         let rule = routes.get(self.route as usize)?.rules.get(self.rule as usize)?;
         rule.matches.get(self.matched as usize)

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::complaint;
 use super::last_read::LastRead;
-use super::{Objects, Source, SourceError, TranslateSettings, Translation, Translator};
+use super::{Objects, Present, Source, SourceError, TranslateSettings, Translation, Translator};
 use read::Reader;
 use watch::Watch;
 
@@ -46,6 +46,7 @@ pub struct DirectorySource {
     settings: TranslateSettings,
     /// When all of it was last read.
     last_read: LastRead,
+    present: Present,
 }
 
 /// Reads a directory once, to report on it.
@@ -59,6 +60,16 @@ pub fn check(path: &Path, settings: &TranslateSettings) -> Result<Translation, S
     Ok(translation.unwrap_or_default())
 }
 
+/// Reads the objects of a directory once.
+///
+/// # Errors
+/// As of [`check`].
+pub fn read(path: &Path) -> Result<Objects, SourceError> {
+    let mut reader = Reader::new(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    let (files, _) = reader.read().map_err(|cause| directory_error(path, cause))?;
+    Ok(Objects::from_files(&files, &Objects::default()))
+}
+
 /// What is known, and what it takes to know more. Its methods block, so it moves to a blocking thread and back.
 struct State {
     translator: Translator,
@@ -70,7 +81,13 @@ struct State {
 
 impl DirectorySource {
     pub fn new(path: impl Into<PathBuf>, settings: TranslateSettings) -> Self {
-        Self { path: path.into(), settings, last_read: LastRead::default() }
+        let (last_read, present) = (LastRead::default(), Present::default());
+        Self { path: path.into(), settings, last_read, present }
+    }
+
+    /// Tells the objects that are in force, while [`Source::run`] runs.
+    pub fn present(&self) -> Present {
+        self.present.clone()
     }
 
     /// Tells when the directory was last read without an error, while [`Source::run`] runs.
@@ -114,6 +131,7 @@ impl Source for DirectorySource {
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 () = wakes.notified() => settle(&wakes).await,
+                () = self.present.asked() => self.present.answer(&state.objects),
                 () = sleep(reread) => {}
             }
         }

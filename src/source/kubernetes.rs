@@ -35,7 +35,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::complaint;
 use super::last_read::LastRead;
 use super::objects::Kind;
-use super::{Objects, Source, SourceError, TranslateSettings, Translation, Translator};
+use super::{Objects, Present, Source, SourceError, TranslateSettings, Translation, Translator};
 use crate::base::Str;
 pub use connect::client;
 use discovery::{Found, discover};
@@ -58,12 +58,19 @@ pub struct KubernetesSource {
     kubeconfig: Option<PathBuf>,
     settings: TranslateSettings,
     last_read: LastRead,
+    present: Present,
 }
 
 impl KubernetesSource {
     /// `kubeconfig`: how to reach the API server; `None` in a cluster.
     pub fn new(kubeconfig: Option<PathBuf>, settings: TranslateSettings) -> Self {
-        Self { kubeconfig, settings, last_read: LastRead::default() }
+        let (last_read, present) = (LastRead::default(), Present::default());
+        Self { kubeconfig, settings, last_read, present }
+    }
+
+    /// Tells the objects that are in force, while the source runs.
+    pub fn present(&self) -> Present {
+        self.present.clone()
     }
 
     /// Tells when all watches were last well, while the source runs.
@@ -114,6 +121,7 @@ impl KubernetesSource {
                         follower.say_what_is_missing();
                     }
                 }
+                () = self.present.asked() => self.present.answer(follower.state.objects()),
                 Some((kind, heard)) = follower.watches.next() => follower.hear(kind, heard),
                 Some(found) = follower.discovery.next() => follower.find(found),
             }

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::modules::{Library, Module};
 
 /// Room and layer. The program itself stands above its subcommands.
-pub const LAYERS: [(&str, u8); 42] = [
+pub const LAYERS: [(&str, u8); 43] = [
     ("main", 13),
     ("cli", 12),
     ("app", 11),
@@ -16,6 +16,7 @@ pub const LAYERS: [(&str, u8); 42] = [
     ("node", 10),
     ("admin", 10),
     ("controller", 10),
+    ("explain", 10),
     ("l4", 9),
     ("l7", 9),
     ("dns", 9),
@@ -62,6 +63,8 @@ const INSIDE: [(&str, &[(&str, u8)]); 1] = [(
         // Open the room to benchmarks and to fuzzers; not in what is shipped.
         ("bench", 7),
         ("fuzz", 7),
+        // What both halves decide, for people.
+        ("explained", 7),
         ("client", 6),
         ("destination", 6),
         ("worker", 5),

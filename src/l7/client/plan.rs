@@ -240,6 +240,16 @@ impl Chosen {
         &self.route.key
     }
 
+    /// The route itself.
+    pub(in crate::l7) fn http_route(&self) -> &Arc<HttpRoute> {
+        &self.route
+    }
+
+    /// The rule's place in it.
+    pub(in crate::l7) fn rule_index(&self) -> usize {
+        self.index
+    }
+
     /// Whom the route has left the rule to.
     pub(in crate::l7) fn delegate(&self) -> Option<&ObjectKey> {
         self.rule()?.delegate.as_ref()

@@ -8,16 +8,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{HeaderValue, Request};
+use http::{HeaderMap, HeaderValue, Request, Uri};
 
 use crate::base::{Identity, Str};
 use crate::filter::{self, Pair};
-use crate::gate::{self, Addressed, ArrivalClass, Gate, Permit, Providers, Views};
+use crate::gate::{self, Addressed, ArrivalClass, Gate, Permit, Providers, Views, Whose};
 use crate::l7::message::headers;
 use crate::l7::message::original::Original;
 use crate::l7::message::sent::{self, Sent};
 use crate::model::{AppProtocol, Backend, HttpRoute, HttpRule, Service, Workload};
-use crate::policy::{Connection, Denial, speaks_for};
+use crate::policy::{Connection, Denial, Explained, speaks_for};
 use crate::route::{self, Client, Head, Selection, Who};
 use crate::tunnel::{Baggage, GuardedConnection};
 use crate::world::World;
@@ -176,14 +176,48 @@ impl Gates {
         original: Option<&HeaderValue>,
         providers: Providers<'_>,
     ) -> Result<Permitted, Denial> {
+        let (gate, verified) = self.chosen(world, inbound, request, original);
+        let permit = with_views(request, verified.as_ref(), providers, |views| {
+            gate.decide_views(&inbound.connection(), Some(views))
+        })?;
+        Ok(Permitted { permit, sent: verified })
+    }
+
+    /// What policies say of such a request, before providers are asked: for people.
+    pub(in crate::l7) fn explain<B>(
+        &self,
+        world: &World,
+        inbound: &Inbound,
+        request: &Request<B>,
+        original: Option<&HeaderValue>,
+    ) -> Vec<(Whose, Vec<Explained>)> {
+        let (gate, verified) = self.chosen(world, inbound, request, original);
+        with_views(request, verified.as_ref(), Providers::NotAsked, |views| {
+            gate.explain(&inbound.connection(), Some(views))
+        })
+    }
+
+    /// The same of a connection that is not HTTP.
+    pub(in crate::l7) fn explain_bytes(
+        &self,
+        inbound: &Inbound,
+        server_name: Option<&str>,
+    ) -> Vec<(Whose, Vec<Explained>)> {
+        self.gate.explain(&Connection { server_name, ..inbound.connection() }, None)
+    }
+
+    /// The gate that judges a request, and what the client sent, where a producer's route is known to have changed it.
+    fn chosen<B>(
+        &self,
+        world: &World,
+        inbound: &Inbound,
+        request: &Request<B>,
+        original: Option<&HeaderValue>,
+    ) -> (&Gate, Option<Sent>) {
         let path = Path { world, inbound, request };
         let verified = self.service().and_then(|service| path.verified(service, original?));
-        let (sent_uri, sent_headers) = match &verified {
-            Some(sent) => (&sent.uri, &sent.headers),
-            None => (request.uri(), request.headers()),
-        };
-        let method = request.method();
-        let head = sent::head(method, sent_uri, sent_headers, inbound.as_client());
+        let (sent_uri, sent_headers) = as_sent(request, verified.as_ref());
+        let head = sent::head(request.method(), sent_uri, sent_headers, inbound.as_client());
         let gate = match (&self.addressed, &self.through_route) {
             (Addressed::Route { service, .. }, Some(through_route))
                 if path.leads(service, &head, |route, rule, backend| {
@@ -196,12 +230,28 @@ impl Gates {
             }
             _ => &self.gate,
         };
-        let sent = sent::policy_request(method, sent_uri, sent_headers);
-        let arrived = sent::policy_request(method, request.uri(), request.headers());
-        let views = Views { arrived: &arrived, sent: &sent, providers };
-        let permit = gate.decide_views(&inbound.connection(), Some(views))?;
-        Ok(Permitted { permit, sent: verified })
+        (gate, verified)
     }
+}
+
+fn as_sent<'a, B>(request: &'a Request<B>, verified: Option<&'a Sent>) -> (&'a Uri, &'a HeaderMap) {
+    match verified {
+        Some(sent) => (&sent.uri, &sent.headers),
+        None => (request.uri(), request.headers()),
+    }
+}
+
+/// Shows a request as it was sent and as it arrived.
+fn with_views<B, R>(
+    request: &Request<B>,
+    verified: Option<&Sent>,
+    providers: Providers<'_>,
+    look: impl FnOnce(Views<'_>) -> R,
+) -> R {
+    let (method, (sent_uri, sent_headers)) = (request.method(), as_sent(request, verified));
+    let sent = sent::policy_request(method, sent_uri, sent_headers);
+    let arrived = sent::policy_request(method, request.uri(), request.headers());
+    look(Views { arrived: &arrived, sent: &sent, providers })
 }
 
 /// A request that is permitted.

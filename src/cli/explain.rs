@@ -1,0 +1,131 @@
+//! `isthmus explain`: the whole way of a connection or request, and why.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+
+use super::agent::Agent;
+use super::output::{complain, print};
+use crate::app::{self, Explain as Asked};
+use crate::config::{Overrides, Settings};
+use crate::explain::{Explanation, Http, Outcome, Question, explain, render};
+use crate::source::{self, Supposed};
+
+/// It is refused, or it depends: for scripts.
+const EXIT_REFUSED: u8 = 3;
+
+#[derive(Args)]
+pub(super) struct Explain {
+    /// Who connects: a pod, a workload such as a Deployment, or an address
+    #[arg(long, value_name = "NAMESPACE/NAME|ADDRESS")]
+    from: String,
+    /// What it dials, as it would write it
+    #[arg(long, value_name = "HOST[:PORT]")]
+    to: String,
+    /// The method of the request that it sends; GET if only something else of it is given
+    #[arg(long, value_name = "METHOD")]
+    method: Option<String>,
+    /// The path of the request, with its query
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
+    /// A header of the request; several times for several
+    #[arg(long = "header", value_name = "NAME=VALUE")]
+    headers: Vec<String>,
+    /// A file with a token that the request brings
+    #[arg(long, value_name = "FILE")]
+    jwt: Option<PathBuf>,
+    /// The server that it asks for, where it speaks TLS itself
+    #[arg(long, value_name = "NAME")]
+    sni: Option<String>,
+    /// Decide as if these manifests were applied; several times for several
+    #[arg(long = "with", value_name = "FILE")]
+    with: Vec<PathBuf>,
+    /// Decide as if this object were deleted; several times for several
+    #[arg(long = "without", value_name = "KIND/NAMESPACE/NAME")]
+    without: Vec<String>,
+    /// Decide over the manifests of a directory, without any agent
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["socket", "node"])]
+    manifests: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = Form::Text)]
+    output: Form,
+    #[command(flatten)]
+    agent: Agent,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    Text,
+    Json,
+}
+
+impl Explain {
+    pub(super) fn run(&self) -> ExitCode {
+        let explanation = match self.answer() {
+            Ok(explanation) => explanation,
+            Err(error) => {
+                complain(format_args!("isthmus: {error:#}"));
+                return ExitCode::FAILURE;
+            }
+        };
+        let text = match self.output {
+            Form::Text => render(&explanation),
+            Form::Json => format!("{:#}\n", serde_json::json!(explanation)),
+        };
+        match (print(text.as_bytes()), explanation.outcome) {
+            (Err(code), _) => code,
+            (Ok(()), Outcome::Permitted | Outcome::Answered) => ExitCode::SUCCESS,
+            (Ok(()), Outcome::Refused | Outcome::Depends) => ExitCode::from(EXIT_REFUSED),
+        }
+    }
+
+    fn answer(&self) -> anyhow::Result<Explanation> {
+        let asked = Asked { question: self.question()?, supposed: self.supposed()? };
+        match &self.manifests {
+            Some(directory) => self.offline(directory, &asked),
+            None => {
+                let body = serde_json::to_vec(&asked)?;
+                let told = self.agent.post("/explain", body)?;
+                serde_json::from_slice(&told).context("the agent's answer; is it of this version?")
+            }
+        }
+    }
+
+    fn offline(&self, directory: &Path, asked: &Asked) -> anyhow::Result<Explanation> {
+        let settings = Settings::load(self.agent.config(), &Overrides::default())?;
+        let names = app::translate_settings(&settings);
+        let objects = source::read(directory)?;
+        let objects = objects.suppose(&asked.supposed).map_err(anyhow::Error::msg)?;
+        let world = app::world_of(source::translate(&objects, &names).mesh, &settings);
+        explain(&world, &asked.question).map_err(anyhow::Error::msg)
+    }
+
+    fn question(&self) -> anyhow::Result<Question> {
+        let jwt = match &self.jwt {
+            Some(file) => Some(
+                fs::read_to_string(file).with_context(|| format!("--jwt {}", file.display()))?,
+            ),
+            None => None,
+        };
+        let headers = self.headers.iter().map(|header| match header.split_once('=') {
+            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+            None => bail!("--header {header}: say name=value"),
+        });
+        let headers = headers.collect::<anyhow::Result<Vec<_>>>()?;
+        let is_http =
+            self.method.is_some() || self.path.is_some() || jwt.is_some() || !headers.is_empty();
+        let (method, path) = (self.method.clone(), self.path.clone());
+        let http = is_http.then_some(Http { method, path, headers, jwt });
+        Ok(Question { from: self.from.clone(), to: self.to.clone(), http, sni: self.sni.clone() })
+    }
+
+    fn supposed(&self) -> anyhow::Result<Supposed> {
+        let read = |file: &PathBuf| {
+            fs::read_to_string(file).with_context(|| format!("--with {}", file.display()))
+        };
+        let applied = self.with.iter().map(read).collect::<anyhow::Result<_>>()?;
+        Ok(Supposed { applied, deleted: self.without.clone() })
+    }
+}
