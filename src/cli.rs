@@ -1,6 +1,7 @@
 //! Arguments and subcommands; no logic of the mesh.
 
 mod agent;
+mod check;
 mod client;
 mod cni;
 mod connections;
@@ -8,18 +9,17 @@ mod output;
 mod status;
 mod table;
 
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use agent::Agent;
-use output::{complain, print, show};
+use output::{Output, complain, print, show};
 
 use crate::app;
 use crate::config::{self, Overrides, Settings};
-use crate::source::{self, Severity};
+use crate::source;
 
 /// The user's input is wrong: settings, manifests, or arguments (clap uses the same code).
 const EXIT_INVALID: u8 = 2;
@@ -48,7 +48,7 @@ enum Command {
     /// Validate a directory of manifests without running; exits 2 when something would be refused
     Check(Check),
     /// Show what a running agent does
-    Status(Agent),
+    Status(Status),
     /// Show the connections that are open in a running agent
     Connections(Connections),
     /// Print everything a running agent knows, as JSON
@@ -100,6 +100,16 @@ struct Check {
     /// Take trust domain, root namespace and so on from these settings
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct Status {
+    #[command(flatten)]
+    from: Agent,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Args)]
@@ -124,6 +134,8 @@ struct Connections {
     /// How many at the most; the oldest come first
     #[arg(long, value_name = "NUMBER")]
     limit: Option<usize>,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Runs the subcommand.
@@ -135,10 +147,13 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run_agent(&run),
         Command::Controller(run) => run_controller(&run),
         Command::Check(check) => check_directory(&check),
-        Command::Status(from) => show(from.get("/status").and_then(|it| status::table(&it))),
+        Command::Status(Status { from, output }) => {
+            show(from.get("/status").and_then(|it| output.answer(it, status::table)))
+        }
         Command::Connections(asked) => {
             let path = connections::path(asked.workload.as_deref(), asked.limit);
-            show(asked.from.get(&path).and_then(|it| connections::table(&it)))
+            let answer = asked.from.get(&path);
+            show(answer.and_then(|it| asked.output.answer(it, connections::table)))
         }
         Command::Dump(from) => show(from.get("/config_dump")),
         Command::Admin(ask) => show(ask.agent.ask(ask.post, &ask.path)),
@@ -199,25 +214,12 @@ fn check_directory(check: &Check) -> ExitCode {
             return ExitCode::from(EXIT_INVALID);
         }
     };
-    let mut refused = false;
-    let mut text = String::new();
-    for complaint in &translation.complaints {
-        refused |= complaint.severity == Severity::Error;
-        // Into a text nothing fails.
-        _ = writeln!(text, "{}: {complaint}", complaint.severity);
-    }
-    let mesh = &translation.mesh;
-    _ = writeln!(
-        text,
-        "{} workloads, {} services, {} waypoints, {} routes, {} policies",
-        mesh.workloads.len(),
-        mesh.services.len(),
-        mesh.waypoints.len(),
-        mesh.routes.len(),
-        mesh.policies.len()
-    );
+    let text = match check::report(&translation, check.output) {
+        Ok(text) => text,
+        Err(error) => return show(Err::<String, _>(error)),
+    };
     match print(text.as_bytes()) {
-        Ok(()) if refused => ExitCode::from(EXIT_INVALID),
+        Ok(()) if check::is_refused(&translation) => ExitCode::from(EXIT_INVALID),
         Ok(()) => ExitCode::SUCCESS,
         Err(code) => code,
     }
