@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod cni;
 mod connections;
+mod manual;
 mod output;
 mod status;
 mod table;
@@ -12,7 +13,7 @@ mod table;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use agent::Agent;
 use output::{Output, complain, print, show};
@@ -62,6 +63,10 @@ enum Command {
     },
     /// Be the CNI plugin of this node, as a container runtime runs it; or remove it
     Cni(cni::Cni),
+    /// Print the script by which a shell completes arguments of this program
+    Completions(manual::Completions),
+    /// Print this program's manual page, or write the pages of all subcommands
+    Man(manual::Man),
     /// Print the version
     Version,
 }
@@ -160,6 +165,8 @@ pub fn main() -> ExitCode {
         Command::Ready { file } if file.exists() => ExitCode::SUCCESS,
         Command::Ready { .. } => ExitCode::FAILURE,
         Command::Cni(cni) => cni::run(&cni),
+        Command::Completions(asked) => show(Ok(asked.script(Arguments::command()))),
+        Command::Man(asked) => show(asked.pages(Arguments::command(), EXIT_CODES)),
         Command::Version => show(Ok(format!("isthmus {}\n", env!("CARGO_PKG_VERSION")))),
     }
 }
