@@ -1,26 +1,27 @@
 //! Arguments and subcommands; no logic of the mesh.
 
 mod agent;
+mod check;
 mod client;
 mod cni;
 mod connections;
 mod explain;
+mod manual;
 mod output;
 mod status;
 mod table;
 
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use agent::Agent;
-use output::{complain, print, show};
+use output::{Output, complain, print, show};
 
 use crate::app;
 use crate::config::{self, Overrides, Settings};
-use crate::source::{self, Severity};
+use crate::source;
 
 /// The user's input is wrong: settings, manifests, or arguments (clap uses the same code).
 const EXIT_INVALID: u8 = 2;
@@ -50,7 +51,7 @@ enum Command {
     /// Validate a directory of manifests without running; exits 2 when something would be refused
     Check(Check),
     /// Show what a running agent does
-    Status(Agent),
+    Status(Status),
     /// Show the connections that are open in a running agent
     Connections(Connections),
     /// Explain what becomes of a connection or request, and why: its whole way, from both nodes
@@ -66,6 +67,10 @@ enum Command {
     },
     /// Be the CNI plugin of this node, as a container runtime runs it; or remove it
     Cni(cni::Cni),
+    /// Print the script by which a shell completes arguments of this program
+    Completions(manual::Completions),
+    /// Print this program's manual page, or write the pages of all subcommands
+    Man(manual::Man),
     /// Print the version
     Version,
 }
@@ -104,6 +109,16 @@ struct Check {
     /// Take trust domain, root namespace and so on from these settings
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct Status {
+    #[command(flatten)]
+    from: Agent,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Args)]
@@ -128,6 +143,8 @@ struct Connections {
     /// How many at the most; the oldest come first
     #[arg(long, value_name = "NUMBER")]
     limit: Option<usize>,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Runs the subcommand.
@@ -139,10 +156,13 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run_agent(&run),
         Command::Controller(run) => run_controller(&run),
         Command::Check(check) => check_directory(&check),
-        Command::Status(from) => show(from.get("/status").and_then(|it| status::table(&it))),
+        Command::Status(Status { from, output }) => {
+            show(from.get("/status").and_then(|it| output.answer(it, status::table)))
+        }
         Command::Connections(asked) => {
             let path = connections::path(asked.workload.as_deref(), asked.limit);
-            show(asked.from.get(&path).and_then(|it| connections::table(&it)))
+            let answer = asked.from.get(&path);
+            show(answer.and_then(|it| asked.output.answer(it, connections::table)))
         }
         Command::Explain(explain) => explain.run(),
         Command::Dump(from) => show(from.get("/config_dump")),
@@ -150,6 +170,8 @@ pub fn main() -> ExitCode {
         Command::Ready { file } if file.exists() => ExitCode::SUCCESS,
         Command::Ready { .. } => ExitCode::FAILURE,
         Command::Cni(cni) => cni::run(&cni),
+        Command::Completions(asked) => show(Ok(asked.script(Arguments::command()))),
+        Command::Man(asked) => show(asked.pages(Arguments::command(), EXIT_CODES)),
         Command::Version => show(Ok(format!("isthmus {}\n", env!("CARGO_PKG_VERSION")))),
     }
 }
@@ -204,25 +226,12 @@ fn check_directory(check: &Check) -> ExitCode {
             return ExitCode::from(EXIT_INVALID);
         }
     };
-    let mut refused = false;
-    let mut text = String::new();
-    for complaint in &translation.complaints {
-        refused |= complaint.severity == Severity::Error;
-        // Into a text nothing fails.
-        _ = writeln!(text, "{}: {complaint}", complaint.severity);
-    }
-    let mesh = &translation.mesh;
-    _ = writeln!(
-        text,
-        "{} workloads, {} services, {} waypoints, {} routes, {} policies",
-        mesh.workloads.len(),
-        mesh.services.len(),
-        mesh.waypoints.len(),
-        mesh.routes.len(),
-        mesh.policies.len()
-    );
+    let text = match check::report(&translation, check.output) {
+        Ok(text) => text,
+        Err(error) => return show(Err::<String, _>(error)),
+    };
     match print(text.as_bytes()) {
-        Ok(()) if refused => ExitCode::from(EXIT_INVALID),
+        Ok(()) if check::is_refused(&translation) => ExitCode::from(EXIT_INVALID),
         Ok(()) => ExitCode::SUCCESS,
         Err(code) => code,
     }

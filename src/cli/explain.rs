@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::agent::Agent;
-use super::output::{complain, print};
+use super::output::{Output, complain, json, print};
 use crate::app::{self, Explain as Asked};
 use crate::config::{Overrides, Settings};
 use crate::explain::{Explanation, Http, Outcome, Question, explain, render};
@@ -49,32 +49,26 @@ pub(super) struct Explain {
     /// Decide over the manifests of a directory, without any agent
     #[arg(long, value_name = "DIR", conflicts_with_all = ["socket", "node"])]
     manifests: Option<PathBuf>,
-    #[arg(long, value_enum, default_value_t = Form::Text)]
-    output: Form,
+    #[command(flatten)]
+    output: Output,
     #[command(flatten)]
     agent: Agent,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Form {
-    Text,
-    Json,
-}
-
 impl Explain {
     pub(super) fn run(&self) -> ExitCode {
-        let explanation = match self.answer() {
-            Ok(explanation) => explanation,
+        let told = self.answer().and_then(|explanation| {
+            let text = if self.output.is_json() { json(&explanation)? } else { render(&explanation) };
+            Ok((explanation.outcome, text))
+        });
+        let (outcome, text) = match told {
+            Ok(told) => told,
             Err(error) => {
                 complain(format_args!("isthmus: {error:#}"));
                 return ExitCode::FAILURE;
             }
         };
-        let text = match self.output {
-            Form::Text => render(&explanation),
-            Form::Json => format!("{:#}\n", serde_json::json!(explanation)),
-        };
-        match (print(text.as_bytes()), explanation.outcome) {
+        match (print(text.as_bytes()), outcome) {
             (Err(code), _) => code,
             (Ok(()), Outcome::Permitted | Outcome::Answered) => ExitCode::SUCCESS,
             (Ok(()), Outcome::Refused | Outcome::Depends) => ExitCode::from(EXIT_REFUSED),

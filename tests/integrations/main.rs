@@ -11,8 +11,24 @@ mod bookinfo_lab;
 #[path = "../support/issuer.rs"]
 mod issuer;
 
+#[path = "../support/apiserver.rs"]
+mod apiserver;
+
+#[path = "../support/ca_client.rs"]
+mod ca_client;
+
+#[path = "../support/controlled.rs"]
+mod controlled;
+
+#[path = "../support/monitoring/monitoring.rs"]
+mod monitoring_files;
+
+#[path = "../support/upstream.rs"]
+mod upstream;
+
 mod keycloak;
 mod logs;
+mod monitoring;
 mod oauth2_proxy;
 mod opa;
 mod programs;

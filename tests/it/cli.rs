@@ -53,3 +53,22 @@ fn exit_codes_are_those_of_the_documentation() {
     let help = Command::new(PROGRAM).arg("--help").output().unwrap();
     assert!(String::from_utf8_lossy(&help.stdout).contains("Exit codes:"));
 }
+
+/// `docs/troubleshooting.md`, "JSON".
+#[test]
+fn a_program_reads_what_check_found() {
+    let bad = directory("apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\na: [\n");
+    let arguments = ["check", bad.path().to_str().unwrap(), "--output", "json"];
+    let output = Command::new(PROGRAM).args(arguments).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(2), &b""[..]));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["valid"], &report["counts"]["workloads"]), (&false.into(), &0.into()));
+    let complaint = &report["complaints"][0];
+    assert_eq!((&complaint["severity"], &complaint["document"]), (&"error".into(), &2.into()));
+    let line = complaint["complaint"].as_str().unwrap();
+    assert!(line.starts_with("a.yaml, document 2: "), "{line}");
+    assert!(line.ends_with(complaint["reason"].as_str().unwrap()), "{line}");
+
+    let unknown = Command::new(PROGRAM).args(["check", "/", "-o", "yaml"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+}

@@ -210,9 +210,13 @@ fn metrics_that_the_pages_name_exist() {
     const FAMILIES: [&str; 5] = ["isthmus_", "istio_", "tokio_", "process_", "workload_manager_"];
     let table = read("docs/metrics.md");
     let (mut found, mut missing) = (0, BTreeSet::new());
-    for page in
-        ["docs/observability.md", "docs/troubleshooting.md", "docs/policies.md", "docs/dns.md"]
-    {
+    for page in [
+        "docs/observability.md",
+        "docs/monitoring.md",
+        "docs/troubleshooting.md",
+        "docs/policies.md",
+        "docs/dns.md",
+    ] {
         let text = read(page);
         let part_of_name = |it: char| it.is_ascii_alphanumeric() || it == '_';
         let names = text

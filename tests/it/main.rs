@@ -14,7 +14,11 @@ mod docs;
 mod drawing;
 mod kinds;
 mod layers;
+mod manual;
 mod modules;
+mod monitoring;
+#[path = "../support/monitoring/monitoring.rs"]
+mod monitoring_files;
 mod performance;
 mod policies;
 mod rbac;

@@ -23,6 +23,8 @@ mod clock;
 mod cni;
 #[path = "../support/collector.rs"]
 mod collector;
+#[path = "../support/controlled.rs"]
+mod controlled;
 mod destination_rules;
 mod dns;
 mod egress;

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::istioctl::Dump;
 use crate::profile::Profile;
@@ -89,12 +89,18 @@ fn open_connections_are_shown_at_both_ends_until_they_close() -> Result<()> {
     assert_eq!(one["connections"].as_array().map(Vec::len), Some(1), "{one:#}");
     assert_eq!((&one["total"], &one["leftOut"]), (&3.into(), &2.into()), "{one:#}");
 
-    let mut command = process::command(&lab.node(&here)?.namespace, &lab.programs().isthmus);
-    let output =
-        command.args(["connections", "--node", &here, "--workload", "default/curl"]).output()?;
-    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    let run = |arguments: &[&str]| -> Result<String> {
+        let mut command = process::command(&lab.node(&here)?.namespace, &lab.programs().isthmus);
+        Ok(String::from_utf8(command.args(arguments).args(["--node", &here]).output()?.stdout)?)
+    };
+    let asked = ["connections", "--workload", "default/curl"];
+    let table = run(&asked)?;
     let line = table.lines().find(|line| line.contains("tunnel")).context(table.clone())?;
     assert!(line.contains(&from) && line.contains("details.bookinfo.svc.cluster.local"), "{table}");
+    let json: Value = serde_json::from_str(&run(&[&asked[..], &["--output", "json"]].concat())?)?;
+    assert_eq!(json["total"], 3, "{json:#}");
+    let status: Value = serde_json::from_str(&run(&["status", "-o", "json"])?)?;
+    assert_eq!((&status["node"], &status["waitingFor"]), (&json!(here), &json!([])), "{status:#}");
 
     drop((tunnelled, in_process));
     wait::until("the connections to be gone", || {

@@ -1,33 +1,28 @@
 //! A rate limit that all pods of a service share, with two agents, and with a real controller between them or without one. Of the API
 //! server there is a stand-in.
 
-use std::fs::{self, File};
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
-use crate::apiserver::{ApiServer, kubeconfig};
+use crate::apiserver::ApiServer;
+use crate::controlled::{self, start_controller};
 use crate::frames::run_in;
 use crate::support::lab::manifests::Key;
-use crate::support::lab::process::{Process, command};
-use crate::support::lab::{Lab, PORT, private, wait};
+use crate::support::lab::process::Process;
+use crate::support::lab::{Lab, PORT, wait};
 use crate::{WAYPOINT, bookinfo, enrol, settle};
 
-/// In which the controller runs; it is of no mesh.
-const PLACE: &str = "outsider";
-const CONTROLLER: &str = "isthmus-controller.isthmus-system.svc";
 const REVIEWS: &str = "http://reviews.bookinfo:9080/headers";
 /// Of the policy: so little that the slowest machine sends more.
 const RATE: f64 = 40.0;
@@ -53,67 +48,10 @@ struct Answers {
     seconds: f64,
 }
 
-fn path(name: &str) -> String {
-    Path::new(private::DIRECTORY).join(name).display().to_string()
-}
-
-/// What an API server says of the pods behind `reviews`; and that every account has a pod on every node.
-fn objects() -> Vec<Value> {
-    let endpoints = [("node-a", 1), ("node-b", 2), ("node-b", 3)].map(|(node, number)| {
-        json!({"addresses": [format!("192.0.2.{number}")], "nodeName": node, "conditions": {"ready": true}})
-    });
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "any", "namespace": "bookinfo"}});
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {
-            "name": "reviews-1", "namespace": "bookinfo", "labels": {"kubernetes.io/service-name": "reviews"},
-        },
-        "endpoints": endpoints, "ports": [],
-    });
-    vec![pod, slice]
-}
-
-fn start_controller(lab: &Lab) -> Result<Process> {
-    let config = path("controller.toml");
-    let text = format!(
-        "node = \"controller-0\"\n[source]\nkind = \"kubernetes\"\nkubeconfig = \"{}\"\n[controller]\nnamespace = \
-         \"isthmus-system\"\n",
-        kubeconfig(Path::new(private::DIRECTORY))?.display()
-    );
-    fs::write(&config, text)?;
-    let namespace = &lab.pod(PLACE)?.attachment.namespace;
-    let mut run = command(namespace, &lab.programs().isthmus);
-    run.args(["controller", "--config", &config]);
-    run.env("RUST_LOG", "info");
-    let mut controller = Process::start("controller", namespace, run, lab.logs())?;
-    controller.wait_for_port(15012).with_context(|| controller.last_lines())?;
-    Ok(controller)
-}
-
 /// Bookinfo with a waypoint, agents that have the controller sign, and the policy.
 fn limited() -> Result<(Lab, ApiServer, Process)> {
     let mut lab = bookinfo()?;
-    let server = ApiServer::new(objects());
-    server.serve_in(&lab.pod(PLACE)?.attachment.namespace)?;
-    let controller = start_controller(&lab)?;
-    let roots = wait::until("the controller to publish its roots", || {
-        let map = server.get("ConfigMap", "isthmus-system", "isthmus-ca-root");
-        Ok(map.and_then(|map| map["data"]["root-cert.pem"].as_str().map(str::to_owned)))
-    })?;
-    fs::write(path("roots.pem"), roots)?;
-    let mut hosts = File::options().append(true).open(path("hosts"))?;
-    writeln!(hosts, "\n{} {CONTROLLER}", lab.address(PLACE)?)?;
-    for node in ["node-a", "node-b"] {
-        fs::write(path(&format!("{node}-token")), format!("agent-{node}"))?;
-    }
-    let (address, roots) = (format!("https://{CONTROLLER}:15012"), path("roots.pem"));
-    lab.start_agents_each(|node| {
-        let token = path(&format!("{node}-token"));
-        format!(
-            "[identity]\nissuer = \"controller\"\ncontroller_address = \"{address}\"\ncontroller_root = \"{roots}\"\n\
-             controller_token_file = \"{token}\"\n"
-        )
-    })?;
+    let (server, controller) = controlled::start(&mut lab, |_| String::new())?;
     limit(&mut lab)?;
     Ok((lab, server, controller))
 }

@@ -34,6 +34,8 @@ const KINDS: [(&str, &str, &str); 12] = [
     ("authorizationpolicies", "AuthorizationPolicy", SECURITY),
     ("peerauthentications", "PeerAuthentication", SECURITY),
 ];
+/// The last part of a path that statuses are written to; such writes have troubles, too.
+pub const STATUS: &str = "status";
 const SECURITY: &str = "security.istio.io/v1";
 /// Between two looks of a watch.
 const LOOK: Duration = Duration::from_millis(20);
@@ -183,6 +185,12 @@ impl ApiServer {
     /// Creates and replaces; what is applied replaces too.
     fn write(&self, path: &str, mut object: Value, to: &TcpStream) -> std::io::Result<bool> {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let troubles = self.state().troubles.clone();
+        let of_status =
+            parts.last().and_then(|last| troubles.iter().rfind(|(part, _)| last == part));
+        if let Some((STATUS, Trouble::Status(code))) = of_status {
+            return say(to, *code, &status(*code));
+        }
         if parts.last() == Some(&"tokenreviews") {
             object["status"] = review(object["spec"]["token"].as_str().unwrap_or_default());
             return say(to, 201, &object);
