@@ -58,7 +58,8 @@ pub(super) struct Explain {
 impl Explain {
     pub(super) fn run(&self) -> ExitCode {
         let told = self.answer().and_then(|explanation| {
-            let text = if self.output.is_json() { json(&explanation)? } else { render(&explanation) };
+            let text =
+                if self.output.is_json() { json(&explanation)? } else { render(&explanation) };
             Ok((explanation.outcome, text))
         });
         let (outcome, text) = match told {
