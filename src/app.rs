@@ -188,6 +188,7 @@ impl Agent {
             telemetry: self.telemetry.clone(),
             workers: self.workers.clone(),
             source: self.source.last_read(),
+            objects: self.source.asked(),
             shared_limits: self.exchange.clone(),
             complaints: Default::default(),
         })

@@ -1,6 +1,7 @@
 //! Arguments and subcommands; no logic of the mesh.
 
 mod agent;
+mod analyze;
 mod client;
 mod cni;
 mod connections;
@@ -24,12 +25,16 @@ use crate::source::{self, Severity};
 /// The user's input is wrong: settings, manifests, or arguments (clap uses the same code).
 const EXIT_INVALID: u8 = 2;
 
+/// `analyze` has found warnings, and nothing worse.
+const EXIT_WARNINGS: u8 = 3;
+
 /// The text in `--help`; `docs/troubleshooting.md` has it too.
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; a reader that went away early (isthmus check DIR | head) changes nothing
   1  it failed, and standard error says why; ready: not ready
-  2  arguments, settings or manifests are wrong; check: something would be refused";
+  2  arguments, settings or manifests are wrong; check: something would be refused; analyze: there are errors
+  3  analyze: there are warnings, and no errors";
 
 /// The ambient service mesh in one binary.
 #[derive(Parser)]
@@ -47,6 +52,8 @@ enum Command {
     Controller(RunController),
     /// Validate a directory of manifests without running; exits 2 when something would be refused
     Check(Check),
+    /// Find what is wrong with manifests that are valid: routes and policies that do nothing, hosts that lead nowhere
+    Analyze(analyze::Analyze),
     /// Show what a running agent does
     Status(Agent),
     /// Show the connections that are open in a running agent
@@ -135,6 +142,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run_agent(&run),
         Command::Controller(run) => run_controller(&run),
         Command::Check(check) => check_directory(&check),
+        Command::Analyze(asked) => analyze::run(&asked),
         Command::Status(from) => show(from.get("/status").and_then(|it| status::table(&it))),
         Command::Connections(asked) => {
             let path = connections::path(asked.workload.as_deref(), asked.limit);

@@ -2,6 +2,7 @@
 //! `tests/it/layers.rs` enforces their order.
 
 pub mod admin;
+pub mod analyze;
 pub mod app;
 pub mod balance;
 pub mod base;

@@ -7,6 +7,7 @@
 
 mod bucket;
 mod compiled;
+mod covers;
 mod group;
 mod matching;
 mod paths;
@@ -16,6 +17,8 @@ mod service;
 mod tests;
 
 pub use compiled::Compilations;
+pub use covers::covers;
 pub use group::{Group, Rules};
 pub use matching::{Client, Head, Who};
+pub use precedence::{Matched, by_precedence};
 pub use service::ServiceRules;

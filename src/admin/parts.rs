@@ -15,6 +15,10 @@ pub trait Dump: Send + Sync + 'static {
     fn status(&self) -> serde_json::Value;
     /// The requested open connections: `connections`, `total`, and the number of rows that were `leftOut`.
     fn connections(&self, filter: &ConnectionFilter) -> serde_json::Value;
+    /// What is wrong with the objects, for `isthmus analyze`; or why nobody can tell. May take long.
+    fn analysis(&self) -> Result<serde_json::Value, String> {
+        Err("only agents know the objects".to_owned())
+    }
     /// How many workloads wait to be captured, for the readiness page.
     fn pending(&self) -> usize;
     /// Called before each scrape, for metrics that are read rather than counted.

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use super::settings::translate_settings;
 use crate::config::{Settings, SourceKind};
 use crate::source::{
-    DirectorySource, KubernetesSource, LastRead, Source, SourceError, Translation,
+    Asked, DirectorySource, KubernetesSource, LastRead, Source, SourceError, Translation,
 };
 
 pub(super) enum AnySource {
@@ -31,6 +31,13 @@ impl AnySource {
         match self {
             AnySource::Directory(source) => source.last_read(),
             AnySource::Kubernetes(source) => source.last_read(),
+        }
+    }
+
+    pub(super) fn asked(&self) -> Asked {
+        match self {
+            AnySource::Directory(source) => source.asked(),
+            AnySource::Kubernetes(source) => source.asked(),
         }
     }
 }

@@ -7,8 +7,10 @@ use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
 use super::dump::{self, Parts};
+use super::settings::translate_settings;
 use super::{issuers, shared_limits};
 use crate::admin::{ConnectionFilter, Dump, MAX_CONNECTIONS_SHOWN};
+use crate::analyze::{Extent, analyze};
 use crate::base::ObjectKey;
 use crate::config::Settings;
 use crate::identity::{CertificateState, CertificateStatus, CertificateStore};
@@ -17,7 +19,7 @@ use crate::model::{Binding, Mesh, Waypoint, Workload};
 use crate::node::Node;
 use crate::pool::Pool;
 use crate::quota::client::Exchange;
-use crate::source::{Complaint, LastRead};
+use crate::source::{Asked, Complaint, LastRead};
 use crate::telemetry::{Peer, Telemetry};
 use crate::world::WorldStore;
 
@@ -31,6 +33,7 @@ pub(super) struct View {
     pub(super) telemetry: Telemetry,
     pub(super) workers: Arc<Workers>,
     pub(super) source: LastRead,
+    pub(super) objects: Asked,
     pub(super) shared_limits: Arc<Exchange>,
     pub(super) complaints: ArcSwap<Vec<Complaint>>,
 }
@@ -138,6 +141,12 @@ impl Dump for View {
                 "complaint": it.to_string(),
             })).collect::<Vec<_>>(),
         })
+    }
+
+    fn analysis(&self) -> Result<Value, String> {
+        let objects = self.objects.get().map_err(|error| error.to_string())?;
+        let report = analyze(&objects, &translate_settings(&self.settings), Extent::Whole);
+        serde_json::to_value(&report).map_err(|error| error.to_string())
     }
 
     fn pending(&self) -> usize {

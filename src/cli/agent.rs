@@ -40,6 +40,11 @@ impl Agent {
         client::ask(&self.find()?, post, path, PROFILE_TIMEOUT)
     }
 
+    /// The settings that were named.
+    pub(super) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     fn find(&self) -> anyhow::Result<PathBuf> {
         if let Some(socket) = &self.socket {
             return Ok(socket.clone());

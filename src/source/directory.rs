@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::complaint;
 use super::last_read::LastRead;
-use super::{Objects, Source, SourceError, TranslateSettings, Translation, Translator};
+use super::{Asked, Objects, Source, SourceError, TranslateSettings, Translation, Translator};
 use read::Reader;
 use watch::Watch;
 
@@ -46,6 +46,7 @@ pub struct DirectorySource {
     settings: TranslateSettings,
     /// When all of it was last read.
     last_read: LastRead,
+    asked: Asked,
 }
 
 /// Reads a directory once, to report on it.
@@ -59,6 +60,18 @@ pub fn check(path: &Path, settings: &TranslateSettings) -> Result<Translation, S
     Ok(translation.unwrap_or_default())
 }
 
+/// Reads the objects of a directory once, with a pod for each template of pods.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn read(path: &Path) -> Result<Objects, SourceError> {
+    let (files, _) =
+        Reader::new(path.to_owned()).read().map_err(|cause| directory_error(path, cause))?;
+    let mut objects = Objects::from_files(&files, &Objects::default());
+    objects.add_templates(&files);
+    Ok(objects)
+}
+
 /// What is known, and what it takes to know more. Its methods block, so it moves to a blocking thread and back.
 struct State {
     translator: Translator,
@@ -70,12 +83,22 @@ struct State {
 
 impl DirectorySource {
     pub fn new(path: impl Into<PathBuf>, settings: TranslateSettings) -> Self {
-        Self { path: path.into(), settings, last_read: LastRead::default() }
+        Self {
+            path: path.into(),
+            settings,
+            last_read: LastRead::default(),
+            asked: Asked::default(),
+        }
     }
 
     /// Tells when the directory was last read without an error, while [`Source::run`] runs.
     pub fn last_read(&self) -> LastRead {
         self.last_read.clone()
+    }
+
+    /// Gives the objects while [`Source::run`] runs.
+    pub fn asked(&self) -> Asked {
+        self.asked.clone()
     }
 }
 
@@ -114,6 +137,7 @@ impl Source for DirectorySource {
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 () = wakes.notified() => settle(&wakes).await,
+                () = self.asked.wanted() => self.asked.answer(&state.objects),
                 () = sleep(reread) => {}
             }
         }

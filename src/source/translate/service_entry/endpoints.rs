@@ -87,6 +87,7 @@ impl<'a> Places<'a> {
                 let reason =
                     "are missing: with the resolution STATIC there is nowhere to go without them";
                 cx.warn::<ServiceEntry>(entry.key, "spec.endpoints", reason);
+                cx.about(Topic::NoEndpoint);
                 Vec::new()
             }
         }
