@@ -26,6 +26,7 @@ fn a_reader_that_goes_away_changes_nothing() {
     for (arguments, code) in [
         (&["check", good][..], 0),
         (&["check", bad], 2),
+        (&["analyze", good], 0),
         (&["version"], 0),
         (&["--help"], 0),
         (&["check", "--help"], 0),
@@ -48,6 +49,12 @@ fn exit_codes_are_those_of_the_documentation() {
     assert_eq!(code(&["ready", PROGRAM]), Some(0));
     assert_eq!(code(&["check", "/nowhere"]), Some(2));
     assert_eq!(code(&["nonsense"]), Some(2));
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/analyze");
+    for (directory, expected) in [("good", 0), ("routes", 2), ("hosts", 3)] {
+        assert_eq!(code(&["analyze", &format!("{golden}/{directory}")]), Some(expected));
+    }
+    assert_eq!(code(&["analyze", "/nowhere"]), Some(2));
+    assert_eq!(code(&["analyze", "--socket", "/nowhere/agent.sock"]), Some(1));
     assert_eq!(code(&["run", "--config", "/nowhere/agent.toml"]), Some(2));
     assert_eq!(code(&socket), Some(1));
     let help = Command::new(PROGRAM).arg("--help").output().unwrap();
