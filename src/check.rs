@@ -22,8 +22,6 @@ pub use rows::{ROWS, Row, Section};
 
 use std::path::Path;
 
-use crate::config::Settings;
-
 /// Asks the agent for one of its pages; or says why it does not answer.
 pub type Ask<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
@@ -32,8 +30,8 @@ pub fn node(file: Option<&Path>, ask: Ask<'_>) -> Report {
     let mut report = Report::default();
     let read = settings::read(file);
     report.add("settings", settings::judge(file, &read));
-    let defaults = Settings::default_for_checks;
-    let settings = read.unwrap_or_else(|_| defaults());
+    // What the agent would run with is not known, so that the defaults are looked at.
+    let Ok(settings) = read.or_else(|_| settings::read(None)) else { return report };
     kernel::look(&mut report);
     process::look(&mut report, &settings);
     let pages = agent::Pages::ask(ask);

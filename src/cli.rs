@@ -2,6 +2,7 @@
 
 mod agent;
 mod analyze;
+mod check;
 mod client;
 mod cni;
 mod connections;
@@ -33,7 +34,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done; a reader that went away early (isthmus check DIR | head) changes nothing
   1  it failed, and standard error says why; ready: not ready
-  2  arguments, settings or manifests are wrong; check: something would be refused; analyze: there are errors
+  2  arguments, settings or manifests are wrong; check: something would be refused, or fails; analyze:
+     there are errors
   3  analyze: there are warnings, and no errors";
 
 /// The ambient service mesh in one binary.
@@ -50,7 +52,7 @@ enum Command {
     Run(Run),
     /// Run a replica of the cluster's controller: it signs certificates and writes statuses
     Controller(RunController),
-    /// Validate a directory of manifests without running; exits 2 when something would be refused
+    /// Validate a directory of manifests without running; without one, look at this node, its agent and its cluster
     Check(Check),
     /// Find what is wrong with manifests that are valid: routes and policies that do nothing, hosts that lead nowhere
     Analyze(analyze::Analyze),
@@ -101,12 +103,14 @@ struct RunController {
 
 #[derive(Args)]
 struct Check {
-    /// The directory of manifests
+    /// The directory of manifests, which are read with the settings of --config alone
     #[arg(value_name = "DIR")]
-    directory: PathBuf,
-    /// Take trust domain, root namespace and so on from these settings
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    directory: Option<PathBuf>,
+    #[command(flatten)]
+    agent: Agent,
+    /// How the checks of a node are printed
+    #[arg(long, value_name = "FORMAT", default_value = "text", conflicts_with = "directory")]
+    output: analyze::Format,
 }
 
 #[derive(Args)]
@@ -141,7 +145,10 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(run) => run_agent(&run),
         Command::Controller(run) => run_controller(&run),
-        Command::Check(check) => check_directory(&check),
+        Command::Check(Check { directory: Some(directory), agent, .. }) => {
+            check_directory(&directory, agent.config())
+        }
+        Command::Check(Check { agent, output, .. }) => check::node(&agent, output),
         Command::Analyze(asked) => analyze::run(&asked),
         Command::Status(from) => show(from.get("/status").and_then(|it| status::table(&it))),
         Command::Connections(asked) => {
@@ -192,15 +199,15 @@ fn run_with(
     }
 }
 
-fn check_directory(check: &Check) -> ExitCode {
-    let settings = match Settings::load(check.config.as_deref(), &Overrides::default()) {
+fn check_directory(directory: &Path, config: Option<&Path>) -> ExitCode {
+    let settings = match Settings::load(config, &Overrides::default()) {
         Ok(settings) => settings,
         Err(error) => {
             complain(&error);
             return ExitCode::from(EXIT_INVALID);
         }
     };
-    let translation = match source::check(&check.directory, &app::translate_settings(&settings)) {
+    let translation = match source::check(directory, &app::translate_settings(&settings)) {
         Ok(translation) => translation,
         Err(error) => {
             complain(format_args!("isthmus: {error:#}"));

@@ -6,6 +6,7 @@ pub mod analyze;
 pub mod app;
 pub mod balance;
 pub mod base;
+pub mod check;
 pub mod cli;
 pub mod cni;
 pub mod config;

@@ -14,16 +14,24 @@ pub(super) fn look(report: &mut Report, settings: &Settings) {
     }
     let (program, socket) = (cni.bin_directory.join(PLUGIN), &cni.socket);
     let missing = [program.as_path(), socket].into_iter().find(|path| !path.exists());
-    report.add("cni-order", match missing {
-        Some(path) => Outcome::Failure(format!("{} does not exist", path.display())),
-        None => order(&cni.conf_directory),
-    });
+    report.add(
+        "cni-order",
+        match missing {
+            Some(path) => Outcome::Failure(format!("{} does not exist", path.display())),
+            None => order(&cni.conf_directory),
+        },
+    );
 }
 
 fn order(directory: &Path) -> Outcome {
     let file = match first_configuration(directory) {
         Ok(Some(file)) => file,
-        Ok(None) => return Outcome::Failure(format!("no network is configured in {}", directory.display())),
+        Ok(None) => {
+            return Outcome::Failure(format!(
+                "no network is configured in {}",
+                directory.display()
+            ));
+        }
         Err(error) => return Outcome::Unknown(error.to_string()),
     };
     let name = file.display();
@@ -37,7 +45,9 @@ fn order(directory: &Path) -> Outcome {
     };
     let list = plugins.join(", ");
     match plugins.iter().position(|plugin| plugin == PLUGIN) {
-        None => Outcome::Failure(format!("{name}, which the runtime reads first, runs {list}, and not {PLUGIN}")),
+        None => Outcome::Failure(format!(
+            "{name}, which the runtime reads first, runs {list}, and not {PLUGIN}"
+        )),
         Some(at) if at + 1 < plugins.len() => Outcome::Warning(format!(
             "{name} runs {list}: what comes after {PLUGIN} may change the network of a pod that is captured already"
         )),
@@ -61,7 +71,11 @@ mod tests {
         assert!(matches!(judged(r#"{"type":"bridge"},{"type":"isthmus"}"#), Outcome::Pass(_)));
         assert!(matches!(judged(r#"{"type":"isthmus"},{"type":"portmap"}"#), Outcome::Warning(_)));
         assert!(matches!(judged(r#"{"type":"bridge"}"#), Outcome::Failure(_)));
-        std::fs::write(directory.path().join("00-other.conf"), r#"{"type":"ptp","name":"y"}"#).unwrap();
-        assert!(matches!(judged(r#"{"type":"isthmus"}"#), Outcome::Failure(_)), "another file comes first");
+        std::fs::write(directory.path().join("00-other.conf"), r#"{"type":"ptp","name":"y"}"#)
+            .unwrap();
+        assert!(
+            matches!(judged(r#"{"type":"isthmus"}"#), Outcome::Failure(_)),
+            "another file comes first"
+        );
     }
 }

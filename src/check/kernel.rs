@@ -13,10 +13,13 @@ const OLDEST: (u32, u32) = (5, 10);
 const BETTER: (u32, u32) = (6, 5);
 
 pub(super) fn look(report: &mut Report) {
-    report.add("kernel-version", match uname() {
-        Ok(name) => version(&name.release().to_string_lossy()),
-        Err(error) => Outcome::Unknown(error.to_string()),
-    });
+    report.add(
+        "kernel-version",
+        match uname() {
+            Ok(name) => version(&name.release().to_string_lossy()),
+            Err(error) => Outcome::Unknown(error.to_string()),
+        },
+    );
     report.add("kernel-rules", rules());
 }
 
@@ -26,7 +29,9 @@ fn version(release: &str) -> Outcome {
         return Outcome::Unknown(format!("{release:?} is no version"));
     };
     match (major, minor) {
-        version if version < OLDEST => Outcome::Failure(format!("Linux {release} is older than 5.10")),
+        version if version < OLDEST => {
+            Outcome::Failure(format!("Linux {release} is older than 5.10"))
+        }
         version if version < BETTER => Outcome::Warning(format!(
             "Linux {release}: before 6.5, ports of a connection that was refused stay unusable for a while"
         )),
@@ -38,11 +43,14 @@ fn version(release: &str) -> Outcome {
 fn rules() -> Outcome {
     let apply = || {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|error| match error {
-            Errno::EPERM => Outcome::Unknown("making a network namespace takes CAP_SYS_ADMIN".to_owned()),
+            Errno::EPERM => {
+                Outcome::Unknown("making a network namespace takes CAP_SYS_ADMIN".to_owned())
+            }
             error => Outcome::Failure(format!("no network namespace can be made: {error}")),
         })?;
         let plan = CapturePlan { dns: true, ..CapturePlan::default() };
-        redirect::apply(&redirect::plan_workload(&plan)).map_err(|error| Outcome::Failure(error.to_string()))
+        redirect::apply(&redirect::plan_workload(&plan))
+            .map_err(|error| Outcome::Failure(error.to_string()))
     };
     let applied = std::thread::scope(|scope| scope.spawn(apply).join());
     match applied {

@@ -17,21 +17,28 @@ pub(super) fn look(report: &mut Report, settings: &Settings, agent: bool) {
     report.add("port-metrics", judge(metrics, "/metrics", "isthmus_", agent));
     let readiness = settings.readiness.address;
     report.add("port-readiness", judge(readiness, "/healthz/ready", "ready", agent));
-    report.add("port-admin", match settings.admin.tcp {
-        true => judge(settings.admin.address, "/", "/config_dump", agent),
-        false => Outcome::Pass("closed (admin.tcp = false)".to_owned()),
-    });
+    report.add(
+        "port-admin",
+        match settings.admin.tcp {
+            true => judge(settings.admin.address, "/", "/config_dump", agent),
+            false => Outcome::Pass("closed (admin.tcp = false)".to_owned()),
+        },
+    );
 }
 
 /// `ours`: what only an agent's page says.
 fn judge(address: SocketAddr, page: &str, ours: &str, agent: bool) -> Outcome {
     match TcpListener::bind(address) {
-        Ok(_) if agent => Outcome::Warning(format!("{address} is free, though an agent runs: has it other settings?")),
+        Ok(_) if agent => Outcome::Warning(format!(
+            "{address} is free, though an agent runs: has it other settings?"
+        )),
         Ok(_) => Outcome::Pass(format!("{address} is free")),
         Err(error) if error.kind() == ErrorKind::AddrInUse => match get(address, page) {
             Ok(text) if text.contains(ours) => Outcome::Pass(format!("{address} is the agent's")),
             Ok(_) => Outcome::Failure(format!("{address} is another program's")),
-            Err(error) => Outcome::Failure(format!("{address} is taken, and does not answer as an agent does: {error}")),
+            Err(error) => Outcome::Failure(format!(
+                "{address} is taken, and does not answer as an agent does: {error}"
+            )),
         },
         Err(error) => Outcome::Failure(format!("{address}: {error}")),
     }

@@ -17,14 +17,20 @@ const WORKERS: usize = 4;
 
 pub(super) fn look(report: &mut Report, settings: &Settings) {
     let status = std::fs::read_to_string("/proc/self/status");
-    report.add("capabilities", match status {
-        Ok(status) => capabilities(&status),
-        Err(error) => Outcome::Unknown(format!("/proc/self/status: {error}")),
-    });
-    report.add("file-limit", match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((_, hard)) => files(hard),
-        Err(error) => Outcome::Unknown(error.to_string()),
-    });
+    report.add(
+        "capabilities",
+        match status {
+            Ok(status) => capabilities(&status),
+            Err(error) => Outcome::Unknown(format!("/proc/self/status: {error}")),
+        },
+    );
+    report.add(
+        "file-limit",
+        match getrlimit(Resource::RLIMIT_NOFILE) {
+            Ok((_, hard)) => files(hard),
+            Err(error) => Outcome::Unknown(error.to_string()),
+        },
+    );
     let bound = settings.memory_bound();
     report.add("memory-limit", memory(limit(), bound.total(0), bound.total(WORKERS)));
 }
@@ -76,20 +82,26 @@ fn memory(limit: Result<Option<u64>, String>, least: usize, usual: usize) -> Out
     let limit = match limit {
         Err(why) => return Outcome::Unknown(why),
         Ok(None) => {
-            return Outcome::Pass(format!("none; the settings allow for {usual_mib} MiB with {WORKERS} waypoint workers"));
+            return Outcome::Pass(format!(
+                "none; the settings allow for {usual_mib} MiB with {WORKERS} waypoint workers"
+            ));
         }
         Ok(Some(limit)) => usize::try_from(limit).unwrap_or(usize::MAX),
     };
     let limit_mib = mib(limit);
     if limit < least {
-        return Outcome::Failure(format!("{limit_mib} MiB, and the settings allow for {least_mib} MiB without any waypoint"));
+        return Outcome::Failure(format!(
+            "{limit_mib} MiB, and the settings allow for {least_mib} MiB without any waypoint"
+        ));
     }
     if limit < usual {
         return Outcome::Warning(format!(
             "{limit_mib} MiB, and the settings allow for {usual_mib} MiB with {WORKERS} waypoint workers"
         ));
     }
-    Outcome::Pass(format!("{limit_mib} MiB; the settings allow for {usual_mib} MiB with {WORKERS} waypoint workers"))
+    Outcome::Pass(format!(
+        "{limit_mib} MiB; the settings allow for {usual_mib} MiB with {WORKERS} waypoint workers"
+    ))
 }
 
 #[cfg(test)]

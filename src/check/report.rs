@@ -66,7 +66,10 @@ impl serde::Serialize for Report {
         ];
         let mut report = to.serialize_struct("Report", 2)?;
         report.serialize_field("checks", &self.lines())?;
-        report.serialize_field("counts", &counts.into_iter().collect::<std::collections::BTreeMap<_, _>>())?;
+        report.serialize_field(
+            "counts",
+            &counts.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+        )?;
         report.end()
     }
 }

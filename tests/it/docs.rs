@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use isthmus::analyze::CODES;
 use isthmus::base::{ObjectKey, PolicyEffect, PolicyNote, Reason, ports};
+use isthmus::check::{ROWS, Row};
 use isthmus::config::{self, Description, Overrides, Settings};
 use isthmus::filter::{Cx, HttpFilter, PolicySpec, RequestHead, RuleContext};
 use isthmus::telemetry::{
@@ -257,6 +258,17 @@ fn analysis_page_is_current() {
         );
     }
     block("docs/analyze.md", "analysis", &text);
+}
+
+#[test]
+fn checks_page_is_current() {
+    let mut text =
+        "| id | section | what is looked at | if it does not pass |\n| --- | --- | --- | --- |\n"
+            .to_owned();
+    for Row { id, section, looks, mend, .. } in ROWS {
+        text += &format!("| `{id}` | {section} | {looks} | {mend} |\n");
+    }
+    block("docs/check.md", "checks", &text);
 }
 
 /// The first letter in upper case.
