@@ -49,8 +49,9 @@ fn rules() -> Outcome {
             error => Outcome::Failure(format!("no network namespace can be made: {error}")),
         })?;
         let plan = CapturePlan { dns: true, ..CapturePlan::default() };
-        redirect::apply(&redirect::plan_workload(&plan))
-            .map_err(|error| Outcome::Failure(error.to_string()))
+        let applied = redirect::raise_loopback()
+            .and_then(|()| redirect::apply(&redirect::plan_workload(&plan)));
+        applied.map_err(|error| Outcome::Failure(error.to_string()))
     };
     let applied = std::thread::scope(|scope| scope.spawn(apply).join());
     match applied {
