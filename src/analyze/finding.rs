@@ -82,7 +82,7 @@ impl Finding {
     }
 
     /// The same with another severity than its code mostly has.
-    pub(super) fn as_level(self, severity: Level) -> Self {
+    pub(super) fn of_level(self, severity: Level) -> Self {
         Self { severity, ..self }
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn find(cx: &Snapshot<'_>, found: &mut Vec<Finding>) {
         };
         let mut add = |code, field: String, message: String, level| {
             let of = Finding::of::<AuthorizationPolicy>;
-            found.push(of(cx.objects, &policy.key, code, field, message).as_level(level));
+            found.push(of(cx.objects, &policy.key, code, field, message).of_level(level));
         };
         if policy.rules.is_empty() && policy.action == Action::Allow {
             let message = "is empty: everything that the policy applies to is denied, unless another ALLOW permits it";
@@ -104,20 +104,22 @@ fn may_be_foreign(source: &Source, domains: &TrustDomains) -> bool {
 
 /// The namespaces that a source names exactly.
 fn namespaces(source: &Source) -> Vec<&str> {
-    let of_principal = |value| match value {
-        &StringMatch::Exact(ref text) => {
-            text.split_once("/ns/")?.1.split_once('/').map(|(namespace, _)| namespace)
-        }
-        _ => None,
-    };
-    let of_namespace = |value| match value {
-        &StringMatch::Exact(ref text) => Some(text.as_str()),
-        _ => None,
-    };
-    let principals = source.principals.any.iter().filter_map(of_principal);
-    let own = source.namespaces.any.iter().filter_map(of_namespace);
+    let principals = source.principals.any.iter().filter_map(exact).filter_map(of_principal);
+    let own = source.namespaces.any.iter().filter_map(exact);
     let accounts = source.service_accounts.any.iter().map(|account| account.namespace.as_str());
     principals.chain(own).chain(accounts).collect()
+}
+
+fn exact(value: &StringMatch) -> Option<&str> {
+    match value {
+        StringMatch::Exact(text) => Some(text.as_str()),
+        _ => None,
+    }
+}
+
+fn of_principal(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("/ns/")?;
+    rest.split_once('/').map(|(namespace, _)| namespace)
 }
 
 fn in_words(source: &Source, action: Action, whole: bool, elsewhere: bool) -> String {

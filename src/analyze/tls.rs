@@ -50,9 +50,12 @@ fn files(settings: &TlsSettings) -> Vec<(&'static str, &Path)> {
         all.extend([("clientCertificate", &client.chain), ("privateKey", &client.key)]);
     }
     all.extend(settings.crl.iter().map(|it| ("caCrl", it)));
-    let path = |(field, material): (&'static str, _)| match material {
-        &Material::File(ref path) => Some((field, path.as_path())),
+    all.into_iter().filter_map(|(field, material)| Some((field, path(material)?))).collect()
+}
+
+fn path(material: &Material) -> Option<&Path> {
+    match material {
+        Material::File(path) => Some(path),
         Material::Pem(_) => None,
-    };
-    all.into_iter().filter_map(path).collect()
+    }
 }

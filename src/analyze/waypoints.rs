@@ -35,7 +35,7 @@ fn outside(cx: &Snapshot<'_>, found: &mut Vec<Finding>) {
     for service in cx.mesh.services.iter().filter(|it| it.entry.is_none()) {
         let Some(waypoint) = service.waypoint.waypoint() else { continue };
         let (inside, outside): (Vec<_>, Vec<_>) =
-            cx.behind(service).partition(|it| it.is_captured());
+            cx.behind(service).partition(|it| it.is_captured() || it.unsure);
         if !inside.is_empty() || outside.is_empty() {
             continue;
         }

@@ -29,17 +29,13 @@ pub(super) fn look(report: &mut Report, settings: &Settings, agent: bool) {
         false => Err("the agent does not answer".to_owned()),
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    let judges: [(&str, &dyn Fn(&str) -> Outcome); 3] =
-        [("source", &|page| source(page, now)), ("drops", &losses), ("queues", &queues)];
-    for (id, judge) in judges {
-        report.add(
-            id,
-            match &page {
-                Ok(page) => judge(page),
-                Err(why) => Outcome::Unknown(format!("{}: {why}", settings.metrics.address)),
-            },
-        );
-    }
+    let mut add = |id: &str, judged: Result<Outcome, &String>| {
+        let silent = |why| Outcome::Unknown(format!("{}: {why}", settings.metrics.address));
+        report.add(id, judged.unwrap_or_else(silent));
+    };
+    add("source", page.as_ref().map(|page| source(page, now)));
+    add("drops", page.as_ref().map(|page| losses(page)));
+    add("queues", page.as_ref().map(|page| queues(page)));
 }
 
 /// The samples of a metric: labels and value.

@@ -3,8 +3,9 @@
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::apiserver::{ApiServer, Trouble, kubeconfig};
 use crate::support::lab::agents::socket;
 use crate::support::lab::{Lab, wait};
 use crate::{meshed, settle};
@@ -90,4 +91,53 @@ fn the_running_agent_analyzes_what_its_source_knows() -> Result<()> {
         let code = output.status.code();
         Ok((findings.iter().any(|it| is_it(&it)) && code == Some(3)).then_some(()))
     })
+}
+
+#[test]
+fn a_cluster_is_asked_for_kinds_rights_and_agents() -> Result<()> {
+    let lab = meshed()?;
+    let node = lab.node(&lab.pod("curl")?.plan.node)?;
+    let pod = |name: &str, image: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": name, "namespace": "istio-system", "labels": {"app.kubernetes.io/name": "isthmus"},
+                "ownerReferences": [{"kind": "DaemonSet", "name": "isthmus", "controller": true}],
+            },
+            "spec": {"nodeName": name, "containers": [{"name": "agent", "image": image}]},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        })
+    };
+    let server = ApiServer::new([pod("one", "isthmus:1"), pod("two", "isthmus:1")]);
+    server.serve_in(&node.namespace)?;
+    let directory = tempfile::tempdir()?;
+    let kubeconfig = kubeconfig(directory.path())?;
+    let config = directory.path().join("agent.toml");
+    let settings = format!("[source]\nkind = \"kubernetes\"\nkubeconfig = {kubeconfig:?}\n");
+    std::fs::write(&config, settings)?;
+    let config = config.to_str().context("a path")?;
+    let outcomes = || -> Result<Vec<(String, String)>> {
+        let report = json(&isthmus(&lab, &["check", "--output", "json", "--config", config])?)?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let checks = report["checks"].as_array().context("checks")?;
+        let of_cluster = checks.iter().filter(|it| it["section"] == "cluster");
+        Ok(of_cluster.map(|it| (text(&it["outcome"]), text(&it["message"]))).collect())
+    };
+    let found = outcomes()?;
+    let named: Vec<&str> = found.iter().map(|(outcome, _)| outcome.as_str()).collect();
+    // The stand-in serves no kind of Gateway API.
+    assert_eq!(named, ["pass", "warning", "pass", "pass"], "{found:?}");
+    ensure!(found[0].1.contains("v1.36.0"), "{found:?}");
+    ensure!(found[1].1.contains("gateway.networking.k8s.io"), "{found:?}");
+    ensure!(found[3].1.contains("2 pods of isthmus:1"), "{found:?}");
+
+    server.put(pod("two", "isthmus:2"));
+    server.trouble("gateways", Trouble::Status(403));
+    let found = outcomes()?;
+    ensure!(found[2].0 == "failure" && found[2].1.contains("list gateways"), "{found:?}");
+    ensure!(found[3].0 == "warning" && found[3].1.contains("isthmus:2"), "{found:?}");
+    server.trouble("version", Trouble::Silent);
+    let found = outcomes()?;
+    ensure!(found[0].0 == "failure" && found[0].1.contains("no answer"), "{found:?}");
+    Ok(())
 }
