@@ -193,9 +193,10 @@ impl Agent {
             source: self.source.last_read(),
             explainer: Explainer {
                 world: self.world.clone(),
-                present: self.source.present(),
+                objects: self.source.asked(),
                 settings: translate_settings(&self.settings),
             },
+            objects: self.source.asked(),
             shared_limits: self.exchange.clone(),
             complaints: Default::default(),
         })

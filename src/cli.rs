@@ -1,6 +1,7 @@
 //! Arguments and subcommands; no logic of the mesh.
 
 mod agent;
+mod analyze;
 mod check;
 mod client;
 mod cni;
@@ -26,13 +27,17 @@ use crate::source;
 /// The user's input is wrong: settings, manifests, or arguments (clap uses the same code).
 const EXIT_INVALID: u8 = 2;
 
+/// `analyze` has found warnings, and nothing worse.
+const EXIT_WARNINGS: u8 = 3;
+
 /// The text in `--help`; `docs/troubleshooting.md` has it too.
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; a reader that went away early (isthmus check DIR | head) changes nothing
   1  it failed, and standard error says why; ready: not ready
-  2  arguments, settings or manifests are wrong; check: something would be refused
-  3  explain: it is refused, or that depends";
+  2  arguments, settings or manifests are wrong; check: something would be refused, or fails; analyze:
+     there are errors
+  3  analyze: there are warnings, and no errors; explain: it is refused, or that depends";
 
 /// The ambient service mesh in one binary.
 #[derive(Parser)]
@@ -48,8 +53,10 @@ enum Command {
     Run(Run),
     /// Run a replica of the cluster's controller: it signs certificates and writes statuses
     Controller(RunController),
-    /// Validate a directory of manifests without running; exits 2 when something would be refused
+    /// Validate a directory of manifests without running; without one, look at this node, its agent and its cluster
     Check(Check),
+    /// Find what is wrong with manifests that are valid: routes and policies that do nothing, hosts that lead nowhere
+    Analyze(analyze::Analyze),
     /// Show what a running agent does
     Status(Status),
     /// Show the connections that are open in a running agent
@@ -103,12 +110,11 @@ struct RunController {
 
 #[derive(Args)]
 struct Check {
-    /// The directory of manifests
+    /// The directory of manifests, which are read with the settings of --config alone
     #[arg(value_name = "DIR")]
-    directory: PathBuf,
-    /// Take trust domain, root namespace and so on from these settings
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    directory: Option<PathBuf>,
+    #[command(flatten)]
+    agent: Agent,
     #[command(flatten)]
     output: Output,
 }
@@ -155,7 +161,11 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(run) => run_agent(&run),
         Command::Controller(run) => run_controller(&run),
-        Command::Check(check) => check_directory(&check),
+        Command::Check(Check { directory: Some(directory), agent, output }) => {
+            check_directory(&directory, agent.config(), output)
+        }
+        Command::Check(Check { agent, output, .. }) => check::node(&agent, output),
+        Command::Analyze(asked) => analyze::run(&asked),
         Command::Status(Status { from, output }) => {
             show(from.get("/status").and_then(|it| output.answer(it, status::table)))
         }
@@ -211,22 +221,22 @@ fn run_with(
     }
 }
 
-fn check_directory(check: &Check) -> ExitCode {
-    let settings = match Settings::load(check.config.as_deref(), &Overrides::default()) {
+fn check_directory(directory: &Path, config: Option<&Path>, output: Output) -> ExitCode {
+    let settings = match Settings::load(config, &Overrides::default()) {
         Ok(settings) => settings,
         Err(error) => {
             complain(&error);
             return ExitCode::from(EXIT_INVALID);
         }
     };
-    let translation = match source::check(&check.directory, &app::translate_settings(&settings)) {
+    let translation = match source::check(directory, &app::translate_settings(&settings)) {
         Ok(translation) => translation,
         Err(error) => {
             complain(format_args!("isthmus: {error:#}"));
             return ExitCode::from(EXIT_INVALID);
         }
     };
-    let text = match check::report(&translation, check.output) {
+    let text = match check::report(&translation, output) {
         Ok(text) => text,
         Err(error) => return show(Err::<String, _>(error)),
     };

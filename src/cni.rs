@@ -21,9 +21,9 @@ mod outcome;
 mod plugin;
 mod server;
 
-pub use conflist::{Entry, Malformed, PLUGIN};
+pub use conflist::{Entry, Malformed, PLUGIN, plugins_of};
 pub use follow::follow;
-pub use install::{InstallError, Installer};
+pub use install::{InstallError, Installer, first_configuration};
 pub use message::{Answer, Command, MAX_LENGTH, Pod, Question};
 pub use plugin::{is_plugin_call, plugin};
 pub use server::{Pods, serve};

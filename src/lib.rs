@@ -2,9 +2,11 @@
 //! `tests/it/layers.rs` enforces their order.
 
 pub mod admin;
+pub mod analyze;
 pub mod app;
 pub mod balance;
 pub mod base;
+pub mod check;
 pub mod cli;
 pub mod cni;
 pub mod config;

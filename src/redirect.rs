@@ -120,6 +120,14 @@ pub fn apply(program: &Program) -> Result<Applied, Error> {
     Ok(Applied { without_routes, plain, misaligned })
 }
 
+/// Brings up the loopback interface of the calling thread's namespace, which a new one has down: rules are refused without it.
+///
+/// # Errors
+/// As [`apply`].
+pub fn raise_loopback() -> Result<(), Error> {
+    routing::raise_loopback()
+}
+
 /// Returns whether the kernel accepts the table only in its plain form.
 fn replace(table: &Table) -> Result<bool, Error> {
     match nftables::replace(table) {

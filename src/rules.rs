@@ -7,6 +7,7 @@
 
 mod bucket;
 mod compiled;
+mod covers;
 mod explained;
 mod group;
 mod matching;
@@ -17,7 +18,9 @@ mod service;
 mod tests;
 
 pub use compiled::Compilations;
+pub use covers::covers;
 pub use explained::Candidate;
 pub use group::{Group, Rules};
 pub use matching::{Client, Head, Who};
+pub use precedence::{Matched, by_precedence};
 pub use service::ServiceRules;

@@ -11,6 +11,7 @@
 //! `app` runs a source and publishes each [`Translation`] as a world; `cli` calls [`check`]. This room makes no
 //! decisions on traffic and writes nothing: neither files nor statuses.
 
+mod asked;
 mod complaint;
 mod directory;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -19,7 +20,6 @@ pub mod kubernetes;
 mod last_read;
 mod manifest;
 pub mod objects;
-mod present;
 mod store;
 mod supposed;
 mod translate;
@@ -27,12 +27,14 @@ mod translate;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use complaint::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
+pub use asked::{Asked, NoObjects};
+pub use complaint::{
+    Complaint, Condition, ConditionReason, ConditionType, Origin, Severity, Topic,
+};
 pub use directory::{DirectorySource, check, read};
 pub use kubernetes::{KubernetesSource, client};
 pub use last_read::LastRead;
-pub use manifest::{Document, Refusal, parse};
-pub use present::Present;
+pub use manifest::{Document, Refusal, made_of, parse};
 pub use store::{File, Objects};
 pub use supposed::Supposed;
 #[cfg(test)]

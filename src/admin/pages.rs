@@ -21,6 +21,7 @@ GET  /config_dump                everything the agent knows, as JSON (for istioc
 GET  /connections                open connections, as JSON; ?workload=namespace/name&limit=100
 GET  /status                     the short form, as JSON
 POST /explain                    the way of a connection or request, for isthmus explain
+GET  /analysis                   what is wrong with the objects, as JSON
 GET  /logging                    the log levels
 POST /logging?level=debug        other log levels on top: info, isthmus::l4=debug, access:off
 POST /logging?reset              the log levels of the settings; with &level=... on top
@@ -123,6 +124,11 @@ async fn administer<B>(caller: Caller, admin: &Admin, request: &Request<B>) -> P
             admin.quit.cancel();
             page(StatusCode::OK, TEXT, "draining\n")
         }
+        // It takes a translation of everything, so the read-only port does not have it.
+        (&Method::GET, "/analysis") => {
+            asked();
+            analysis(admin).await
+        }
         (_, path) if path.starts_with("/debug/pprof/") => {
             asked();
             profiles(method, path, query).await
@@ -190,6 +196,15 @@ async fn connections(admin: &Admin, query: Option<&str>) -> Page {
     match ConnectionFilter::parse(query.unwrap_or_default()) {
         Ok(filter) => aside(admin, move |dump| dump.connections(&filter)).await,
         Err(why) => page(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
+    }
+}
+
+async fn analysis(admin: &Admin) -> Page {
+    let dump = admin.dump.clone();
+    let analysis = tokio::task::spawn_blocking(move || dump.analysis()).await;
+    match analysis.unwrap_or_else(|error| Err(format!("broke off: {error}"))) {
+        Ok(report) => json(&report),
+        Err(why) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
     }
 }
 

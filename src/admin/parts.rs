@@ -22,6 +22,10 @@ pub trait Dump: Send + Sync + 'static {
     fn explain(&self, _question: &[u8]) -> Result<serde_json::Value, String> {
         Err("only an agent explains; ask that of a node".to_owned())
     }
+    /// What is wrong with the objects, for `isthmus analyze`; or why nobody can tell. May take long.
+    fn analysis(&self) -> Result<serde_json::Value, String> {
+        Err("only agents know the objects".to_owned())
+    }
     /// How many workloads wait to be captured, for the readiness page.
     fn pending(&self) -> usize;
     /// Called before each scrape, for metrics that are read rather than counted.

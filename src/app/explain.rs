@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::explain::{Question, explain};
-use crate::source::{Present, Supposed, TranslateSettings, translate};
+use crate::source::{Asked, Supposed, TranslateSettings, translate};
 use crate::world::{World, WorldStore};
 
 /// What is asked for in a request.
@@ -22,7 +22,7 @@ pub struct Explain {
 /// What it takes to answer.
 pub(super) struct Explainer {
     pub(super) world: Arc<WorldStore>,
-    pub(super) present: Present,
+    pub(super) objects: Asked,
     pub(super) settings: TranslateSettings,
 }
 
@@ -39,8 +39,7 @@ impl Explainer {
     }
 
     fn suppose(&self, supposed: &Supposed) -> Result<World, String> {
-        let objects = self.present.ask().blocking_recv();
-        let objects = objects.map_err(|_| "the source does not tell its objects now; try again")?;
+        let objects = self.objects.get().map_err(|error| error.to_string())?;
         let objects = objects.suppose(supposed)?;
         Ok(self.world.suppose(translate(&objects, &self.settings).mesh))
     }

@@ -25,6 +25,7 @@ pub(super) fn faults(world: &World) -> Vec<Complaint> {
             severity: Severity::Warning,
             reason: reason.clone(),
             condition: None,
+            topic: None,
         }));
     }
     faults

@@ -68,6 +68,7 @@ pub(super) fn faults(state: &State) -> Vec<Complaint> {
              lost to the others; {why}"
         ),
         condition: None,
+        topic: None,
     };
     state.policies.iter().map(fault).collect()
 }

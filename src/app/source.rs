@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use super::settings::translate_settings;
 use crate::config::{Settings, SourceKind};
 use crate::source::{
-    DirectorySource, KubernetesSource, LastRead, Present, Source, SourceError, Translation,
+    Asked, DirectorySource, KubernetesSource, LastRead, Source, SourceError, Translation,
 };
 
 pub(super) enum AnySource {
@@ -27,18 +27,17 @@ impl AnySource {
         }
     }
 
-    /// Tells the objects that are in force.
-    pub(super) fn present(&self) -> Present {
-        match self {
-            AnySource::Directory(source) => source.present(),
-            AnySource::Kubernetes(source) => source.present(),
-        }
-    }
-
     pub(super) fn last_read(&self) -> LastRead {
         match self {
             AnySource::Directory(source) => source.last_read(),
             AnySource::Kubernetes(source) => source.last_read(),
+        }
+    }
+
+    pub(super) fn asked(&self) -> Asked {
+        match self {
+            AnySource::Directory(source) => source.asked(),
+            AnySource::Kubernetes(source) => source.asked(),
         }
     }
 }

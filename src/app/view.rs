@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 
 use super::dump::{self, Parts};
 use super::explain::Explainer;
+use super::settings::translate_settings;
 use super::{issuers, shared_limits};
 use crate::admin::{ConnectionFilter, Dump, MAX_CONNECTIONS_SHOWN};
+use crate::analyze::{Extent, analyze};
 use crate::base::ObjectKey;
 use crate::config::Settings;
 use crate::identity::{CertificateState, CertificateStatus, CertificateStore};
@@ -18,7 +20,7 @@ use crate::model::{Binding, Mesh, Waypoint, Workload};
 use crate::node::Node;
 use crate::pool::Pool;
 use crate::quota::client::Exchange;
-use crate::source::{Complaint, LastRead};
+use crate::source::{Asked, Complaint, LastRead};
 use crate::telemetry::{Peer, Telemetry};
 use crate::world::WorldStore;
 
@@ -33,6 +35,7 @@ pub(super) struct View {
     pub(super) workers: Arc<Workers>,
     pub(super) source: LastRead,
     pub(super) explainer: Explainer,
+    pub(super) objects: Asked,
     pub(super) shared_limits: Arc<Exchange>,
     pub(super) complaints: ArcSwap<Vec<Complaint>>,
 }
@@ -144,6 +147,12 @@ impl Dump for View {
                 "complaint": it.to_string(),
             })).collect::<Vec<_>>(),
         })
+    }
+
+    fn analysis(&self) -> Result<Value, String> {
+        let objects = self.objects.get().map_err(|error| error.to_string())?;
+        let report = analyze(&objects, &translate_settings(&self.settings), Extent::Whole);
+        serde_json::to_value(&report).map_err(|error| error.to_string())
     }
 
     fn pending(&self) -> usize {

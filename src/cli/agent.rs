@@ -72,9 +72,13 @@ impl Agent {
     }
 
     fn settings(&self) -> anyhow::Result<Settings> {
+        Ok(Settings::load(self.file(), &Overrides::default())?)
+    }
+
+    /// The file of settings, if there is one.
+    pub(super) fn file(&self) -> Option<&Path> {
         let usual = [config::DEFAULT_FILE, config::CONTROLLER_FILE].map(Path::new);
-        let file = self.config.as_deref().or_else(|| usual.into_iter().find(|it| it.exists()));
-        Ok(Settings::load(file, &Overrides::default())?)
+        self.config.as_deref().or_else(|| usual.into_iter().find(|it| it.exists()))
     }
 }
 

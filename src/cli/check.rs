@@ -1,13 +1,35 @@
-//! `isthmus check`: what is wrong with a directory of manifests, for people or for programs.
+//! `isthmus check`: what is wrong with a directory of manifests, or with this node, for people or for programs.
 
 use std::fmt::Write;
+use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::output::{self, Output};
-
+use super::EXIT_INVALID;
+use super::agent::Agent;
+use super::output::{self, Output, complain, print};
+use crate::check;
 use crate::model::Mesh;
 use crate::source::{Complaint, Origin, Severity, Translation};
+
+/// Looks at this node, its agent and its cluster.
+pub(super) fn node(agent: &Agent, output: Output) -> ExitCode {
+    let file = agent.file();
+    let report = check::node(file, &|path| agent.get(path).map_err(|error| format!("{error:#}")));
+    let text = if output.is_json() { output::json(&report) } else { Ok(report.to_string()) };
+    let text = match text {
+        Ok(text) => text,
+        Err(error) => {
+            complain(format_args!("isthmus: {error:#}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match print(text.as_bytes()) {
+        Ok(()) if report.has_failed() => ExitCode::from(EXIT_INVALID),
+        Ok(()) => ExitCode::SUCCESS,
+        Err(code) => code,
+    }
+}
 
 /// Whether something would be refused.
 pub(super) fn is_refused(translation: &Translation) -> bool {

@@ -69,6 +69,19 @@ pub(super) fn list_of(text: &str, entry: &Entry) -> Result<String, Malformed> {
     Ok(print(&list))
 }
 
+/// The types of the plugins that a configuration runs, in their order: of a list, or of a single plugin.
+///
+/// # Errors
+/// It is no configuration.
+pub fn plugins_of(text: &str) -> Result<Vec<String>, Malformed> {
+    let mut configuration = parse(text)?;
+    let of_type = |plugin: &Value| plugin.get("type").and_then(Value::as_str).map(str::to_owned);
+    if let Some(single) = configuration.get("type").and_then(Value::as_str) {
+        return Ok(vec![single.to_owned()]);
+    }
+    Ok(plugins(&mut configuration)?.iter().filter_map(of_type).collect())
+}
+
 /// Whether both have the same content, however they are written.
 pub(super) fn says_the_same(one: &str, other: &str) -> bool {
     matches!((parse(one), parse(other)), (Ok(one), Ok(other)) if one == other)

@@ -133,18 +133,31 @@ impl Installer {
 
     /// In the runtime's order.
     fn configurations(&self) -> Result<Vec<PathBuf>, InstallError> {
-        let failed = |cause| InstallError::Io { path: self.conf_directory.clone(), cause };
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.conf_directory).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let is_read = [LIST].iter().chain(&SINGLE).any(|it| has_extension(&path, it));
-            if is_read && path.is_file() {
-                files.push(path);
-            }
-        }
-        files.sort();
-        Ok(files)
+        configurations(&self.conf_directory)
     }
+}
+
+/// The configuration that the runtime reads, which is the first one; `None` where there is none yet.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn first_configuration(directory: &Path) -> Result<Option<PathBuf>, InstallError> {
+    Ok(configurations(directory)?.into_iter().next())
+}
+
+/// In the order in which the runtime looks at them.
+fn configurations(directory: &Path) -> Result<Vec<PathBuf>, InstallError> {
+    let failed = |cause| InstallError::Io { path: directory.to_owned(), cause };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let is_read = [LIST].iter().chain(&SINGLE).any(|it| has_extension(&path, it));
+        if is_read && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// Restores the original; if another writer has changed the list since, removes only our entry. Returns whether

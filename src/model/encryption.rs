@@ -100,6 +100,12 @@ impl Encryption {
         self.namespaces.is_empty() && self.everyone.is_empty()
     }
 
+    /// What all objects say, whomever it is for.
+    pub fn wishes(&self) -> impl Iterator<Item = &Wish> {
+        let own = self.namespaces.values().flatten();
+        own.chain(self.everyone.iter().map(|common| &common.wish)).map(|wish| &**wish)
+    }
+
     /// Adds what an object says for clients of one namespace; `None`: for all. Of two that say something for a port, the first one
     /// that was added holds.
     pub fn add(&mut self, clients: Option<&Str>, wish: Arc<Wish>) {

@@ -3,7 +3,7 @@
 use crate::model::{Condition, ConditionKey, Operation, Rule};
 
 /// Some field can only be compared with a request of HTTP.
-pub(super) fn looks_at_http(rule: &Rule) -> bool {
+pub fn looks_at_http(rule: &Rule) -> bool {
     rule.to.iter().any(operation_looks_at_http)
         || rule.when.iter().any(|condition| {
             matches!(

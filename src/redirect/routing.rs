@@ -4,6 +4,7 @@
 use netlink_packet_core::Emitable;
 use netlink_packet_route::{
     AddressFamily,
+    link::{LinkFlags, LinkMessage},
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleHeader, RuleMessage},
 };
@@ -39,6 +40,17 @@ pub fn apply(routes: &[PolicyRoute]) -> Result<Vec<Family>, Error> {
         }
     }
     Ok(without)
+}
+
+/// `ip link set lo up`.
+pub fn raise_loopback() -> Result<(), Error> {
+    let mut message = LinkMessage::default();
+    message.header.index = LOOPBACK;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    let (body, object) = (emit(&message), "the loopback interface".into());
+    let request = Request { kind: libc::RTM_NEWLINK, flags: 0, body, object }.awaited();
+    Socket::open(Subsystem::Route)?.transact(&[request]).map(drop)
 }
 
 /// Removes all of them; a missing one is not an error.

@@ -67,6 +67,24 @@ impl Place {
     }
 }
 
+/// A match, by its places in the routes, the rules of its route and the matches of its rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matched {
+    pub route: usize,
+    pub rule: usize,
+    pub number: usize,
+}
+
+/// All matches of routes of one kind, in the order in which they take precedence.
+pub fn by_precedence(routes: &[Arc<HttpRoute>]) -> Vec<Matched> {
+    let place = |it: Place| Matched {
+        route: it.route as usize,
+        rule: it.rule as usize,
+        number: it.matched as usize,
+    };
+    Order::of(routes).0.into_iter().map(place).collect()
+}
+
 /// The greater one takes precedence.
 fn rank(matched: &HttpMatch) -> impl Ord + use<> {
     let HttpMatch { path, headers, query, method, more: _ } = matched;

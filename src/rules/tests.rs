@@ -199,6 +199,30 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
+    fn what_a_match_covers_it_takes(
+        (one, other) in prop_oneof![
+            (a_match(a_http_path()), a_match(a_http_path())),
+            (a_match(a_text_path()), a_match(a_text_path())),
+            (a_match(a_grpc_path()), a_match(a_grpc_path())),
+        ],
+        (path, method) in (a_path(), select(&METHODS[..])),
+        query in prop::option::of(select(&["q=1", "q=2&r=1", "r=3&q=%31", "q=&q=1"][..])),
+        sent in prop::collection::vec(a_header(), 0..4),
+    ) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &sent {
+            headers.append(*name, HeaderValue::from_bytes(value).unwrap());
+        }
+        let path = if path.starts_with('/') { path } else { format!("/{path}") };
+        let client = Client::default();
+        let head = Head { method: &method, path: &path, query, headers: &headers, client };
+        let taken = matches(&other, &head, &None);
+        let covered = covers(&one, &other) && taken;
+        prop_assert!(!covered || matches(&one, &head, &None), "{one:?} {other:?} {path}");
+        prop_assert!(covers(&one, &one), "{one:?}");
+    }
+
+    #[test]
     fn the_index_finds_what_a_scan_finds(
         routes in prop::collection::vec(a_route().prop_map(Arc::new), 0..12),
         requests in prop::collection::vec(

@@ -108,6 +108,46 @@ pub struct Complaint {
     /// For routes: what the status says of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub condition: Option<Condition>,
+    /// What it is about, where more is known than its words say.
+    #[serde(skip)]
+    pub topic: Option<Topic>,
+}
+
+/// What a complaint is about, for whoever sorts complaints (`isthmus analyze`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Topic {
+    /// Routes or policies of requests are for a service without a waypoint.
+    NoWaypoint,
+    /// Routes of requests are for a port that is said to speak something else.
+    PortNotHttp,
+    /// Nobody addresses the parent of a route.
+    Unaddressed,
+    /// The parent of a route, or its port.
+    ParentMissing,
+    /// What a route leads to.
+    BackendMissing,
+    /// A rule leads nowhere.
+    NoBackend,
+    NeverReached,
+    /// Another route, or rule of the same host, holds.
+    Outdone,
+    SubsetMissing,
+    /// No service has the host.
+    HostMissing,
+    SelectsNothing,
+    TargetMissing,
+    /// A value of a policy that no connection and no request has.
+    NeverMatches,
+    DisablesMutualTls,
+    /// The waypoint that an object names.
+    WaypointMissing,
+    /// It takes traffic of another kind.
+    WaypointOfOtherTraffic,
+    NoEndpoint,
+    /// TLS that is asked for and cannot be carried out.
+    TlsUnusable,
+    /// The kind as a whole.
+    NotCarriedOut,
 }
 
 impl Condition {
@@ -246,6 +286,7 @@ mod tests {
             severity: Severity::Error,
             reason: "is\r\nwrong".to_owned(),
             condition: None,
+            topic: None,
         };
         let told = "a\\nerror: b.yaml, document 1: AuthorizationPolicy\\n shop/x\\ty: spec.a\\nb: is\\r\\nwrong";
         assert_eq!(complaint.to_string(), told);

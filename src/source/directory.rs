@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::complaint;
 use super::last_read::LastRead;
-use super::{Objects, Present, Source, SourceError, TranslateSettings, Translation, Translator};
+use super::{Asked, Objects, Source, SourceError, TranslateSettings, Translation, Translator};
 use read::Reader;
 use watch::Watch;
 
@@ -46,7 +46,7 @@ pub struct DirectorySource {
     settings: TranslateSettings,
     /// When all of it was last read.
     last_read: LastRead,
-    present: Present,
+    asked: Asked,
 }
 
 /// Reads a directory once, to report on it.
@@ -60,14 +60,16 @@ pub fn check(path: &Path, settings: &TranslateSettings) -> Result<Translation, S
     Ok(translation.unwrap_or_default())
 }
 
-/// Reads the objects of a directory once.
+/// Reads the objects of a directory once, with a pod for each template of pods.
 ///
 /// # Errors
-/// As of [`check`].
+/// The directory cannot be read.
 pub fn read(path: &Path) -> Result<Objects, SourceError> {
-    let mut reader = Reader::new(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
-    let (files, _) = reader.read().map_err(|cause| directory_error(path, cause))?;
-    Ok(Objects::from_files(&files, &Objects::default()))
+    let (files, _) =
+        Reader::new(path.to_owned()).read().map_err(|cause| directory_error(path, cause))?;
+    let mut objects = Objects::from_files(&files, &Objects::default());
+    objects.add_templates(&files);
+    Ok(objects)
 }
 
 /// What is known, and what it takes to know more. Its methods block, so it moves to a blocking thread and back.
@@ -81,18 +83,22 @@ struct State {
 
 impl DirectorySource {
     pub fn new(path: impl Into<PathBuf>, settings: TranslateSettings) -> Self {
-        let (last_read, present) = (LastRead::default(), Present::default());
-        Self { path: path.into(), settings, last_read, present }
-    }
-
-    /// Tells the objects that are in force, while [`Source::run`] runs.
-    pub fn present(&self) -> Present {
-        self.present.clone()
+        Self {
+            path: path.into(),
+            settings,
+            last_read: LastRead::default(),
+            asked: Asked::default(),
+        }
     }
 
     /// Tells when the directory was last read without an error, while [`Source::run`] runs.
     pub fn last_read(&self) -> LastRead {
         self.last_read.clone()
+    }
+
+    /// Gives the objects while [`Source::run`] runs.
+    pub fn asked(&self) -> Asked {
+        self.asked.clone()
     }
 }
 
@@ -131,7 +137,7 @@ impl Source for DirectorySource {
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 () = wakes.notified() => settle(&wakes).await,
-                () = self.present.asked() => self.present.answer(&state.objects),
+                () = self.asked.wanted() => self.asked.answer(&state.objects),
                 () = sleep(reread) => {}
             }
         }

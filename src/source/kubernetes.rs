@@ -35,7 +35,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::complaint;
 use super::last_read::LastRead;
 use super::objects::Kind;
-use super::{Objects, Present, Source, SourceError, TranslateSettings, Translation, Translator};
+use super::{Asked, Objects, Source, SourceError, TranslateSettings, Translation, Translator};
 use crate::base::Str;
 pub use connect::client;
 use discovery::{Found, discover};
@@ -58,24 +58,23 @@ pub struct KubernetesSource {
     kubeconfig: Option<PathBuf>,
     settings: TranslateSettings,
     last_read: LastRead,
-    present: Present,
+    asked: Asked,
 }
 
 impl KubernetesSource {
     /// `kubeconfig`: how to reach the API server; `None` in a cluster.
     pub fn new(kubeconfig: Option<PathBuf>, settings: TranslateSettings) -> Self {
-        let (last_read, present) = (LastRead::default(), Present::default());
-        Self { kubeconfig, settings, last_read, present }
-    }
-
-    /// Tells the objects that are in force, while the source runs.
-    pub fn present(&self) -> Present {
-        self.present.clone()
+        Self { kubeconfig, settings, last_read: LastRead::default(), asked: Asked::default() }
     }
 
     /// Tells when all watches were last well, while the source runs.
     pub fn last_read(&self) -> LastRead {
         self.last_read.clone()
+    }
+
+    /// Gives the objects while the source runs.
+    pub fn asked(&self) -> Asked {
+        self.asked.clone()
     }
 
     /// As [`Source::run`], and shows the objects that each state was translated from.
@@ -121,7 +120,7 @@ impl KubernetesSource {
                         follower.say_what_is_missing();
                     }
                 }
-                () = self.present.asked() => self.present.answer(follower.state.objects()),
+                () = self.asked.wanted(), if follower.published => self.asked.answer(follower.state.objects()),
                 Some((kind, heard)) = follower.watches.next() => follower.hear(kind, heard),
                 Some(found) = follower.discovery.next() => follower.find(found),
             }

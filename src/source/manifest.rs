@@ -12,6 +12,7 @@ mod merge;
 mod normal;
 mod salvage;
 mod split;
+mod template;
 mod text;
 mod tree;
 
@@ -26,6 +27,7 @@ use crate::base::{ObjectKey, Str};
 pub use claim::Claim;
 use claim::is_namespace;
 use split::Chunk;
+pub use template::made_of;
 pub(super) use text::decode;
 use tree::{Mapping, Tree};
 
@@ -53,6 +55,8 @@ pub enum Content {
         key: Option<ObjectKey>,
         severity: Severity,
         reason: String,
+        /// The pod that such an object has made, where it is a template of pods.
+        template: Option<Arc<Object>>,
     },
 }
 
@@ -84,7 +88,7 @@ impl Document {
     /// Stands for a file that is not read.
     pub(super) fn passed_over(why: &str) -> Self {
         let (kind, severity, reason) = (Str::default(), Severity::Warning, why.to_owned());
-        let content = Content::Ignored { kind, key: None, severity, reason };
+        let content = Content::Ignored { kind, key: None, severity, reason, template: None };
         Self { number: 0, content, twice: Vec::new(), invalid: None, meaningless: None }
     }
 
@@ -394,7 +398,8 @@ fn mangled(value: &Value, path: &str) -> Option<String> {
 fn ignored(value: &Value, severity: Severity, reason: String) -> Content {
     let kind = text_at(value, "kind").unwrap_or_default().into();
     let key = Claim::of_value(None, value).and_then(|claim| claim.key);
-    Content::Ignored { kind, key, severity, reason }
+    let template = template::pod_of(value).map(Arc::new);
+    Content::Ignored { kind, key, severity, reason, template }
 }
 
 fn refused(

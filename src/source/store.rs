@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::manifest::Document;
+use super::manifest::{Content, Document};
 use super::objects::{Kind, Object, Typed};
 use super::{Complaint, Origin};
 use crate::base::{ObjectKey, Str};
@@ -95,6 +95,21 @@ impl Objects {
             }
         }
         builder.finish()
+    }
+
+    /// Adds the pods that templates would make.
+    pub(super) fn add_templates(&mut self, files: &[File]) {
+        for file in files {
+            for document in file.documents.iter().flat_map(|it| it.iter()) {
+                let Content::Ignored { template: Some(pod), .. } = &document.content else {
+                    continue;
+                };
+                let origin = Origin::File { file: file.name.clone(), document: document.number };
+                let held =
+                    Held { object: pod.clone(), origin: Some(origin), invalid: false, over: false };
+                self.held.entry((pod.kind(), pod.key())).or_insert(held);
+            }
+        }
     }
 
     /// The object of this type and key.

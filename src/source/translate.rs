@@ -53,7 +53,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::objects::{ConfigMap, Kind, MESH_CONFIG, MeshConfig, Namespace, Typed, label};
-use super::{Complaint, Condition, Objects, Severity};
+use super::{Complaint, Condition, Objects, Severity, Topic};
 use crate::base::{ObjectKey, Str, TrustDomains};
 use crate::config::MissingWaypoint;
 use crate::model::Mesh;
@@ -92,6 +92,18 @@ impl Default for TranslateSettings {
             missing_waypoint: MissingWaypoint::Refuse,
             tracing: Arc::default(),
         }
+    }
+}
+
+impl TranslateSettings {
+    /// The host that an object of the namespace means in a DestinationRule or VirtualService: a name without dots is a Service of its
+    /// own namespace.
+    pub fn full_host(&self, namespace: &str, host: &str) -> String {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        if host.contains('.') || host.starts_with('*') {
+            return host;
+        }
+        format!("{host}.{namespace}.svc.{}", self.cluster_domain)
     }
 }
 
@@ -212,7 +224,15 @@ impl<'a> Context<'a> {
             severity,
             reason,
             condition: None,
+            topic: None,
         });
+    }
+
+    /// Says what the last complaint is about.
+    fn about(&mut self, topic: Topic) {
+        if let Some(complaint) = self.complaints.last_mut() {
+            complaint.topic = Some(topic);
+        }
     }
 
     /// MeshConfig, if there is one.

@@ -26,6 +26,7 @@ fn a_reader_that_goes_away_changes_nothing() {
     for (arguments, code) in [
         (&["check", good][..], 0),
         (&["check", bad], 2),
+        (&["analyze", good], 0),
         (&["version"], 0),
         (&["--help"], 0),
         (&["check", "--help"], 0),
@@ -48,6 +49,15 @@ fn exit_codes_are_those_of_the_documentation() {
     assert_eq!(code(&["ready", PROGRAM]), Some(0));
     assert_eq!(code(&["check", "/nowhere"]), Some(2));
     assert_eq!(code(&["nonsense"]), Some(2));
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/analyze");
+    for (directory, expected) in [("good", 0), ("routes", 2), ("hosts", 3)] {
+        assert_eq!(code(&["analyze", &format!("{golden}/{directory}")]), Some(expected));
+    }
+    assert_eq!(code(&["analyze", "/nowhere"]), Some(2));
+    // No agent answers there.
+    assert_eq!(code(&["check", "--socket", "/nowhere/agent.sock"]), Some(2));
+    assert_eq!(code(&["check", &format!("{golden}/good"), "--output", "json"]), Some(2));
+    assert_eq!(code(&["analyze", "--socket", "/nowhere/agent.sock"]), Some(1));
     assert_eq!(code(&["run", "--config", "/nowhere/agent.toml"]), Some(2));
     assert_eq!(code(&socket), Some(1));
     let help = Command::new(PROGRAM).arg("--help").output().unwrap();
@@ -71,4 +81,24 @@ fn a_program_reads_what_check_found() {
 
     let unknown = Command::new(PROGRAM).args(["check", "/", "-o", "yaml"]).output().unwrap();
     assert_eq!(unknown.status.code(), Some(2));
+}
+
+/// Each check of the table is told once, in its order, whatever this machine is like.
+#[test]
+fn a_check_of_a_node_tells_every_check_as_json() {
+    let arguments = ["check", "--output", "json", "--socket", "/nowhere/agent.sock"];
+    let output = Command::new(PROGRAM).args(arguments).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let ids: Vec<&str> = checks.iter().filter_map(|it| it["id"].as_str()).collect();
+    let mut expected: Vec<&str> = isthmus::check::ROWS.iter().map(|row| row.id).collect();
+    let mut sorted = ids.clone();
+    sorted.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(sorted, expected);
+    let of = |id: &str| checks.iter().find(|it| it["id"] == id).unwrap();
+    assert_eq!(of("agent-answers")["outcome"], "failure");
+    assert_eq!(of("agent-ready")["outcome"], "not checked");
+    assert_eq!(of("settings")["outcome"], "pass");
+    assert!(of("agent-answers")["mend"].is_string());
 }

@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use isthmus::analyze::CODES;
 use isthmus::base::{ObjectKey, PolicyEffect, PolicyNote, Reason, ports};
+use isthmus::check::{ROWS, Row};
 use isthmus::config::{self, Description, Overrides, Settings};
 use isthmus::filter::{Cx, HttpFilter, PolicySpec, RequestHead, RuleContext};
 use isthmus::telemetry::{
@@ -240,6 +242,43 @@ fn flags_page_is_current() {
         text += &format!("| `{}` | {} |\n", reason.flag(), reason.advice());
     }
     block("docs/troubleshooting.md", "flags", &text);
+}
+
+#[test]
+fn analysis_page_is_current() {
+    let mut text = "| code | severity | what is found |\n| --- | --- | --- |\n".to_owned();
+    for row in CODES {
+        let (id, anchor) = (row.id, row.id.to_ascii_lowercase());
+        text += &format!("| [{id}](#{anchor}) | {} | {} |\n", row.level, row.finds);
+    }
+    for row in CODES {
+        let found = row.finds;
+        text += &format!(
+            "\n### {}\n\n**{}.** {} *Mend:* {}\n",
+            row.id,
+            capital(found),
+            row.why,
+            row.mend
+        );
+    }
+    block("docs/analyze.md", "analysis", &text);
+}
+
+#[test]
+fn checks_page_is_current() {
+    let mut text =
+        "| id | section | what is looked at | if it does not pass |\n| --- | --- | --- | --- |\n"
+            .to_owned();
+    for Row { id, section, looks, mend, .. } in ROWS {
+        text += &format!("| `{id}` | {section} | {looks} | {mend} |\n");
+    }
+    block("docs/check.md", "checks", &text);
+}
+
+/// The first letter in upper case.
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// Whatever the source understands, a reader can look up.

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::modules::{Library, Module};
 
 /// Room and layer. The program itself stands above its subcommands.
-pub const LAYERS: [(&str, u8); 43] = [
+pub const LAYERS: [(&str, u8); 45] = [
     ("main", 13),
     ("cli", 12),
     ("app", 11),
@@ -15,6 +15,8 @@ pub const LAYERS: [(&str, u8); 43] = [
     ("fuzz", 11),
     ("node", 10),
     ("admin", 10),
+    ("analyze", 10),
+    ("check", 10),
     ("controller", 10),
     ("explain", 10),
     ("l4", 9),

@@ -19,6 +19,7 @@ mod profile;
 #[path = "../support/apiserver.rs"]
 mod apiserver;
 mod certificates;
+mod check;
 mod clock;
 mod cni;
 #[path = "../support/collector.rs"]

@@ -195,6 +195,12 @@ impl ApiServer {
             object["status"] = review(object["spec"]["token"].as_str().unwrap_or_default());
             return say(to, 201, &object);
         }
+        if parts.last() == Some(&"selfsubjectaccessreviews") {
+            let wanted = &object["spec"]["resourceAttributes"]["resource"];
+            let is_trouble = self.state().troubles.iter().any(|(part, _)| wanted == *part);
+            object["status"] = json!({"allowed": !is_trouble});
+            return say(to, 201, &object);
+        }
         let known = |part: &&str| KINDS.iter().find(|(plural, ..)| plural == part);
         let Some((_, kind, version)) = parts.iter().rev().find_map(known) else {
             return say(to, 404, &status(404));
@@ -229,6 +235,9 @@ impl ApiServer {
                 return Ok(false);
             }
             None => {}
+        }
+        if path == "/version" {
+            return say(to, 200, &json!({"major": "1", "minor": "36", "gitVersion": "v1.36.0"}));
         }
         if path == "/apis" {
             let version = json!({"groupVersion": SECURITY, "version": "v1"});

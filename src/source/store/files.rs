@@ -61,7 +61,7 @@ impl<'a> Builder<'a> {
                     let ids = ids.filter(|id| !read.contains(&(document.number, id.clone())));
                     self.refuse(refusal, ids.collect(), origin);
                 }
-                Content::Ignored { kind, key, severity, reason } => {
+                Content::Ignored { kind, key, severity, reason, .. } => {
                     self.objects.complaints.push(Complaint {
                         origin: Some(origin),
                         kind: kind.clone(),
@@ -70,6 +70,7 @@ impl<'a> Builder<'a> {
                         severity: *severity,
                         reason: reason.clone(),
                         condition: None,
+                        topic: None,
                     });
                 }
             }
@@ -350,6 +351,7 @@ impl<'a> Builder<'a> {
             severity: Severity::Error,
             reason: reason.into(),
             condition: None,
+            topic: None,
         });
     }
 }

@@ -120,6 +120,7 @@ impl Objects {
             severity: Severity::Error,
             reason: format!("{}; {outcome}", error.reason),
             condition: kind.is_route().then_some(condition),
+            topic: None,
         });
     }
 

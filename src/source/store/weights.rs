@@ -114,6 +114,7 @@ fn complaint(kind: Kind, key: &ObjectKey, weight: usize, origin: Option<Origin>)
             weight.div_ceil(1024),
         ),
         condition: Some(Condition::of(ConditionType::Accepted, reason)),
+        topic: None,
     }
 }
 

@@ -24,6 +24,7 @@ use super::waypoint::Waypoints;
 use crate::base::{ObjectKey, Str, TrustDomains};
 use crate::model::{self, Action};
 use crate::policy::{aliases, never};
+use crate::source::Topic;
 use crate::source::objects::{
     AuthorizationPolicy, Guard, Guards, Kind, PolicyAction, RequestAuthentication, annotation,
 };
@@ -124,6 +125,7 @@ fn policy_of(
     if broken.is_empty() {
         for (field, reason) in never::complaints(action, &rules, names) {
             cx.warn::<AuthorizationPolicy>(key, field, reason);
+            cx.about(Topic::NeverMatches);
         }
     }
     if let Some(provider) = &provider {
@@ -136,6 +138,7 @@ fn policy_of(
             "spec.rules",
             "without rules the policy never matches, and does nothing",
         );
+        cx.about(Topic::NeverMatches);
     }
     for part in &broken {
         let reason =

@@ -66,11 +66,7 @@ impl<T> ByHost<T> {
 
 /// A name without dots is a Service of the rule's namespace (Istio, DestinationRule `host`).
 pub(super) fn full_host(cx: &Context<'_>, key: &ObjectKey, host: &str) -> String {
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    if host.contains('.') || host.starts_with('*') {
-        return host;
-    }
-    format!("{host}.{}.svc.{}", key.namespace, cx.settings.cluster_domain)
+    cx.settings.full_host(&key.namespace, host)
 }
 
 /// The namespaces of clients that may see a rule, by its `exportTo`, or MeshConfig's default for its kind where it has none;

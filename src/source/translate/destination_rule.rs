@@ -34,7 +34,7 @@ use crate::source::objects::{
     ConfigMap, DestinationRule, DestinationRuleSpec, Kind, Labels, MeshConfig, RuleTrafficPolicy,
     annotation, created,
 };
-use crate::source::{Condition, ConditionReason, ConditionType};
+use crate::source::{Condition, ConditionReason, ConditionType, Topic};
 use crate::traffic::{
     Destination, LocalityPolicy, Policy, Ports, RetryBudget, ServicePort, Traffic,
 };
@@ -471,7 +471,8 @@ fn join(
         let what =
             if said.subsets.is_empty() { "trafficPolicy has" } else { "policies and subsets have" };
         let reason = format!("{holds}; this rule's {what} no effect");
-        return cx.warn::<DestinationRule>(key, "", reason);
+        cx.warn::<DestinationRule>(key, "", reason);
+        return cx.about(Topic::Outdone);
     }
     if !said.is_all(without) {
         if held.said.is_all(without) {
@@ -479,12 +480,14 @@ fn join(
         } else {
             let reason = format!("{holds}; of this rule only the subsets are in force");
             cx.warn::<DestinationRule>(key, "spec.trafficPolicy", reason);
+            cx.about(Topic::Outdone);
         }
     }
     for name in subsets::merge(&mut held.said, said) {
         let reason =
             format!("{holds}; it has a subset {name:?} itself, so that this one is not in force");
         cx.error::<DestinationRule>(key, "spec.subsets", reason);
+        cx.about(Topic::Outdone);
     }
 }
 

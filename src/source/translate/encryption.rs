@@ -26,7 +26,7 @@ use super::{Context, is_of_other_revision};
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Demand, Encryption, SubsetWish, Wish};
 use crate::source::objects::{BackendTlsPolicy, DestinationRule, Kind, Typed, created};
-use crate::source::{Condition, ConditionReason, ConditionType, Severity};
+use crate::source::{Condition, ConditionReason, ConditionType, Severity, Topic};
 use crate::tls::{Origin, Roots, SubjectName, TlsSettings};
 use policy::Policies;
 pub(super) use targets::check as check_targets;
@@ -247,6 +247,7 @@ fn complain(cx: &mut Context<'_>, key: &ObjectKey, wish: &Wish) {
         );
         let condition = Condition::of(ConditionType::Accepted, ConditionReason::NotSupported);
         cx.error_of(DestinationRule::KIND, key, field, reason, condition);
+        cx.about(Topic::TlsUnusable);
     } else if wish.demands().any(|demand| *demand == Demand::Mesh) {
         let reason = "the tunnels of the mesh are what ISTIO_MUTUAL asks for; where no tunnel leads, traffic for the host is \
                       refused rather than sent in the clear. Remove this, or say DISABLE, if that is not meant";

@@ -25,6 +25,7 @@ use super::service_ports::Ports;
 use super::{Context, Kind, service_ports};
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Mode, Scope};
+use crate::source::Topic;
 use crate::source::objects::{
     AttachedTo, Guard, Guards, MtlsMode, MutualTls, PeerAuthentication, WorkloadSelector, created,
 };
@@ -200,6 +201,7 @@ fn said(
             let reason = "DISABLE is ignored: traffic inside the mesh is always mutual TLS. What the next wider \
                           level says holds; say PERMISSIVE to take plaintext from outside";
             cx.warn::<PeerAuthentication>(key, field, reason);
+            cx.about(Topic::DisablesMutualTls);
             None
         }
     }

@@ -27,7 +27,7 @@ use crate::model::{
     Backend, BackendRef, HttpMatch, HttpRoute, HttpRule, Retry, RouteKind, Timeouts,
 };
 use crate::source::objects::{GrpcRoute, Kind, ParentRef, RouteBackendRef, Typed, Unsupported};
-use crate::source::{Condition, ConditionReason, ConditionType};
+use crate::source::{Condition, ConditionReason, ConditionType, Topic};
 use backend::Backends;
 pub(super) use kept::Routes;
 pub(super) use parents::{Attached, Translated};
@@ -202,6 +202,7 @@ fn complain_of_no_backend(
         if rule.made_up { "route" } else { "rule" },
     );
     cx.complain(super::Severity::Warning, parts.kind, parts.key, field, reason);
+    cx.about(Topic::NoBackend);
 }
 
 /// Mirrors get their copies before the destination has an authorizer asked.

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use super::Context;
 use super::roster::{Member, Moved, Roster};
 use crate::base::{ObjectKey, Str};
-use crate::source::Severity;
 use crate::source::objects::{
     AuthorizationPolicy, Kind, Labelled, Labels, PeerAuthentication, RequestAuthentication,
     Sidecar, WorkloadSelector, selects,
 };
+use crate::source::{Severity, Topic};
 
 /// Kept from translation to translation.
 #[derive(Default)]
@@ -104,6 +104,7 @@ impl Selected {
             );
             let field = "spec.selector".to_owned();
             cx.complain(Severity::Warning, policy.kind, &policy.key, field, reason);
+            cx.about(Topic::SelectsNothing);
         }
     }
 }

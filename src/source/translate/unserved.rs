@@ -4,7 +4,7 @@
 use super::{Context, is_of_other_revision};
 use crate::base::ObjectKey;
 use crate::source::objects::{CarriedOut, Kind};
-use crate::source::{Complaint, Severity};
+use crate::source::{Complaint, Severity, Topic};
 
 /// Objects of one kind that are named one by one; of the others only their number is told.
 const NAMED: usize = 20;
@@ -26,6 +26,7 @@ fn complain_of(cx: &mut Context<'_>, kind: Kind, severity: Severity, instead: &s
     let keys: Vec<ObjectKey> = ours.map(|(key, _)| key.clone()).collect();
     for key in keys.iter().take(NAMED) {
         cx.complain(severity, kind, key, String::new(), instead.to_owned());
+        cx.about(Topic::NotCarriedOut);
     }
     let others = keys.len().saturating_sub(NAMED);
     if others > 0 {
@@ -37,6 +38,7 @@ fn complain_of(cx: &mut Context<'_>, kind: Kind, severity: Severity, instead: &s
             severity,
             reason: format!("{others} more objects: {instead}"),
             condition: None,
+            topic: Some(Topic::NotCarriedOut),
         });
     }
 }

@@ -15,11 +15,11 @@ use super::revision::{REVISION, other_revision_of_gateway};
 use super::{Context, namespace_label};
 use crate::base::{Identity, ObjectKey, Str, nearest, ports};
 use crate::model::{AuthorizationPolicy, Binding, PolicyTarget, Waypoint};
-use crate::source::Objects;
 use crate::source::objects::{
     AllowedNamespaces, Gateway, GatewayClass, Kind, Labelled, Listener, Namespace, NamespacesFrom,
     Typed, annotation, label,
 };
+use crate::source::{Objects, Topic};
 pub use bindings::WaypointBindings;
 use missing::{Missing, Objections, missing};
 
@@ -119,6 +119,7 @@ impl Waypoints {
                 if own.is_some() {
                     let reason = mismatch(&waypoint, addressed);
                     cx.warn::<T>(key, label_field(USE_WAYPOINT), reason);
+                    cx.about(Topic::WaypointOfOtherTraffic);
                 }
                 Binding::None
             }
@@ -130,6 +131,7 @@ impl Waypoints {
                         cx.warn::<Namespace>(&namespace, label_field(USE_WAYPOINT), why);
                     }
                 }
+                cx.about(Topic::WaypointMissing);
                 Binding::None
             }
             Resolved::NotReady(why) | Resolved::Denied(why) => {
@@ -141,6 +143,7 @@ impl Waypoints {
                         cx.error::<Namespace>(&namespace, label_field(USE_WAYPOINT), reason);
                     }
                 }
+                cx.about(Topic::WaypointMissing);
                 Binding::Unusable { waypoint, why }
             }
         }

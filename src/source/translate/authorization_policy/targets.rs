@@ -5,6 +5,7 @@ use super::behind::{self, Behind};
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Action, Binding, Condition, PolicyTarget, Scope};
 use crate::policy::never::Found;
+use crate::source::Topic;
 use crate::source::objects::{AuthorizationPolicy, RequestAuthentication};
 use crate::source::translate::Context;
 use crate::source::translate::service_ports::Ports;
@@ -31,11 +32,13 @@ pub(in crate::source::translate) fn check(
                             cx.warn::<AuthorizationPolicy>(&policy.key, "spec.targetRefs", reason)
                         }
                     }
+                    cx.about(Topic::TargetMissing);
                 }
             }
         }
         for (field, reason) in ports(cx, policy, services, waypoints) {
             cx.warn::<AuthorizationPolicy>(&policy.key, field, reason);
+            cx.about(Topic::NeverMatches);
         }
     }
 }

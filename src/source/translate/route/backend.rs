@@ -11,7 +11,7 @@ use crate::base::ObjectKey;
 use crate::filter::BackendObject;
 use crate::model::{BackendRef, Resolution, Service};
 use crate::source::objects::ISTIO_NETWORKING_GROUP;
-use crate::source::{Condition, ConditionReason, ConditionType};
+use crate::source::{Condition, ConditionReason, ConditionType, Topic};
 
 /// What the backends of a route are looked up in.
 pub(super) struct Backends<'a> {
@@ -32,6 +32,7 @@ impl Backends<'_> {
             let condition = Condition::of(ConditionType::ResolvedRefs, refused);
             let reason = format!("{why}; {outcome}");
             cx.error_of(self.route.kind, self.route.key, place.to_owned(), reason, condition);
+            cx.about(Topic::BackendMissing);
             why
         })
     }

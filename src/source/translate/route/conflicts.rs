@@ -10,7 +10,7 @@ use super::services::Services;
 use crate::base::ObjectKey;
 use crate::model::{AppProtocol, RouteKind, RouteParent, Service, StreamKind};
 use crate::source::objects::Kind;
-use crate::source::{Condition, ConditionReason, ConditionType, Severity};
+use crate::source::{Condition, ConditionReason, ConditionType, Severity, Topic};
 
 /// Of the routes of one namespace.
 pub(super) fn complain(cx: &mut Context<'_>, services: &Services<'_>, routes: &[Attached]) {
@@ -47,7 +47,8 @@ fn complain_of(
             taken.join(", "),
             parent.service
         );
-        return cx.complain(Severity::Warning, kind, key(loser), field, reason);
+        cx.complain(Severity::Warning, kind, key(loser), field, reason);
+        return cx.about(Topic::Outdone);
     }
     let rule = match self::kind(winner) == kind {
         true => format!("and of several {}s only the oldest does", kind.name()),
@@ -58,6 +59,7 @@ fn complain_of(
     let condition =
         Condition::of_parent(ConditionType::Accepted, ConditionReason::Conflicted, index);
     cx.error_of(kind, key(loser), field, reason, condition);
+    cx.about(Topic::Outdone);
 }
 
 fn ports_of<'a>(parent: &RouteParent, service: &'a Service) -> impl Iterator<Item = u16> + use<'a> {

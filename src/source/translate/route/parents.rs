@@ -11,7 +11,7 @@ use crate::model::{
     AppProtocol, Binding, HttpRoute, RouteParent, Service, ServicePort, StreamRoute,
 };
 use crate::source::objects::{GATEWAY_GROUP, Gateway, ISTIO_NETWORKING_GROUP, Kind, ParentRef};
-use crate::source::{Condition, ConditionReason, ConditionType, Severity};
+use crate::source::{Condition, ConditionReason, ConditionType, Severity, Topic};
 
 /// A translated route, and for each of its parents the index in `spec.parentRefs`.
 #[derive(Clone)]
@@ -68,9 +68,10 @@ pub(super) fn resolve(
                     if parents.contains(&parent) {
                         continue;
                     }
-                    if let Some(why) = has_no_effect(services, route.kind, &parent) {
+                    if let Some((topic, why)) = has_no_effect(services, route.kind, &parent) {
                         let field = format!("spec.parentRefs[{index}]");
                         cx.complain(Severity::Warning, route.kind, route.key, field, why);
+                        cx.about(topic);
                     }
                     indexes.push(index);
                     parents.push(parent);
@@ -81,6 +82,7 @@ pub(super) fn resolve(
                 let condition = Condition::of_parent(ConditionType::Accepted, condition, index);
                 let field = format!("spec.parentRefs[{index}]");
                 cx.error_of(route.kind, route.key, field, reason, condition);
+                cx.about(Topic::ParentMissing);
             }
         }
     }
@@ -112,7 +114,8 @@ fn complain_of_other(
         );
         let kind = ConditionType::Accepted;
         let condition = Condition::of_parent(kind, ConditionReason::InvalidKind, index);
-        return cx.error_of(route.kind, route.key, field, reason, condition);
+        cx.error_of(route.kind, route.key, field, reason, condition);
+        return cx.about(Topic::ParentMissing);
     }
     let (severity, why) = match kind.as_str() {
         "Gateway" => why_no_gateway(services.gateway(cx.objects, &key), &key),
@@ -152,28 +155,35 @@ fn why_no_gateway(gateway: Option<&Gateway>, key: &ObjectKey) -> (Severity, Stri
 }
 
 /// Why traffic to the parent never meets a route, although the route is attached to it.
-fn has_no_effect(services: &Services<'_>, kind: Kind, parent: &RouteParent) -> Option<String> {
+fn has_no_effect(
+    services: &Services<'_>,
+    kind: Kind,
+    parent: &RouteParent,
+) -> Option<(Topic, String)> {
     let service = services.get(&parent.service)?;
     let of_requests = matches!(kind, Kind::HTTPRoute | Kind::GRPCRoute);
     let port = parent.port.and_then(|port| service.port(port));
     if let Some(ServicePort { port, protocol: AppProtocol::Tcp, .. }) = port
         && of_requests
     {
-        return Some(format!(
+        let why = format!(
             "port {port} of {service} is not HTTP (appProtocol, or the port's name), so the route has no effect on it"
-        ));
+        );
+        return Some((Topic::PortNotHttp, why));
     }
     if service.vips.is_empty() && service.networks.is_empty() {
-        return Some(format!(
+        let why = format!(
             "{service} has no address of its own (a headless Service), so nobody addresses it, and the route has no effect \
              there; name a Service with a clusterIP"
-        ));
+        );
+        return Some((Topic::Unaddressed, why));
     }
     (of_requests && service.waypoint == Binding::None).then(|| {
-        format!(
+        let why = format!(
             "{service} has no waypoint, so the route has no effect there; label it, or its namespace, with \
              istio.io/use-waypoint"
-        )
+        );
+        (Topic::NoWaypoint, why)
     })
 }
 

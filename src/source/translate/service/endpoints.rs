@@ -20,7 +20,7 @@ use crate::model::{Endpoint, PortMapping, ServicePort, Workload};
 use crate::source::objects::{
     Container, Kind, Labelled, Pod, PodTemplate, Service, WorkloadEntry, label, selects,
 };
-use crate::source::{Objects, Severity};
+use crate::source::{Objects, Severity, Topic};
 
 /// So many are named.
 const FEW: usize = 3;
@@ -110,6 +110,7 @@ impl<'a> Endpoints<'a> {
                                   Service has no endpoint, and connections to it are refused; give it a selector or an \
                                   EndpointSlice";
                     cx.warn::<Service>(key, "spec.selector", reason);
+                    cx.about(Topic::NoEndpoint);
                 }
                 self.complain_of_names_in_slices(cx, key);
                 self.complain_of_ports(cx, key, ports);
@@ -168,6 +169,7 @@ impl<'a> Endpoints<'a> {
                           a pod has these labels";
             let field = "spec.selector".to_owned();
             cx.complain(Severity::Note, Kind::Service, service, field, reason.to_owned());
+            cx.about(Topic::NoEndpoint);
         }
         let names = selected.iter().filter(|entry| entry.spec.address.parse::<IpAddr>().is_err());
         let names: Vec<&str> =

@@ -16,7 +16,7 @@ use crate::model::{self, Endpoint, Locality, PortMapping, Resolution, ServicePor
 use crate::source::objects::{
     Kind, Labelled, Pod, ServiceEntry, WorkloadEntry, WorkloadEntrySpec, selects,
 };
-use crate::source::{Objects, Severity};
+use crate::source::{Objects, Severity, Topic};
 
 /// A port of an entry, and what it is at endpoints that do not say otherwise.
 pub(super) struct Port {
@@ -87,6 +87,7 @@ impl<'a> Places<'a> {
                 let reason =
                     "are missing: with the resolution STATIC there is nowhere to go without them";
                 cx.warn::<ServiceEntry>(entry.key, "spec.endpoints", reason);
+                cx.about(Topic::NoEndpoint);
                 Vec::new()
             }
         }

@@ -11,7 +11,7 @@ use crate::filter::BackendRef;
 use crate::model::{Resolution, Service, Visibility};
 use crate::source::objects::VirtualDestination;
 use crate::source::translate::by_host;
-use crate::source::{Condition, ConditionReason, ConditionType};
+use crate::source::{Condition, ConditionReason, ConditionType, Topic};
 
 /// All services, by their hosts.
 pub(super) struct Services<'a> {
@@ -116,6 +116,10 @@ impl One<'_, '_, '_> {
                 let told = format!("{why}; {outcome}");
                 let kind = crate::source::objects::Kind::VirtualService;
                 self.cx.error_of(kind, self.key, format!("{field}.{below}"), told, condition);
+                self.cx.about(match below {
+                    "subset" => Topic::SubsetMissing,
+                    _ => Topic::BackendMissing,
+                });
                 To::Nowhere(why.into())
             }
         }

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use super::{MESH, One};
 use crate::base::ObjectKey;
 use crate::model::{AppProtocol, Binding, Service};
-use crate::source::Severity;
 use crate::source::objects::Kind;
 use crate::source::translate::by_host;
+use crate::source::{Severity, Topic};
 
 /// How specific a host without a star is.
 const EXACT: u32 = u32::MAX;
@@ -74,6 +74,7 @@ impl<'a> One<'a, '_, '_> {
                     self.key.namespace
                 );
                 self.warn(field, reason);
+                self.cx.about(Topic::HostMissing);
                 continue;
             }
             for service in services {
@@ -114,15 +115,22 @@ impl<'a> One<'a, '_, '_> {
             return;
         }
         let may_be_http = service.ports.iter().any(|port| port.protocol != AppProtocol::Tcp);
-        let why = if service.vips.is_empty() && service.networks.is_empty() {
-            "has no address of its own (a headless Service), so nobody addresses it; name a Service with a clusterIP"
+        let (topic, why) = if service.vips.is_empty() && service.networks.is_empty() {
+            (
+                Topic::Unaddressed,
+                "has no address of its own (a headless Service), so nobody addresses it; name a Service with a clusterIP",
+            )
         } else if !may_be_http {
-            "has no port that speaks HTTP (appProtocol, or the port's name)"
+            (Topic::PortNotHttp, "has no port that speaks HTTP (appProtocol, or the port's name)")
         } else if service.waypoint == Binding::None {
-            "has no waypoint; label it, or its namespace, with istio.io/use-waypoint"
+            (
+                Topic::NoWaypoint,
+                "has no waypoint; label it, or its namespace, with istio.io/use-waypoint",
+            )
         } else {
             return;
         };
         self.warn(field, format!("{service} {why}. The http rules have no effect on it"));
+        self.cx.about(topic);
     }
 }

@@ -19,6 +19,7 @@ use crate::filter::{
     RuleContext, Share, UriRewrite,
 };
 use crate::model::{Backend, HttpMatch, HttpRule, PathMatch, Retry, Timeouts};
+use crate::source::Topic;
 use crate::source::objects::{VirtualDestination, VirtualHttpRoute};
 use crate::source::translate::http_retry;
 use crate::source::translate::route::turn;
@@ -77,6 +78,7 @@ impl Rules {
                     field,
                     "is never reached: a rule before it has no match, and takes every request",
                 );
+                one.cx.about(Topic::NeverReached);
                 continue;
             }
             let rule = one.read_rule(field, index, written);

@@ -7,9 +7,9 @@ use super::One;
 use super::hosts::Found;
 use crate::base::{ObjectKey, Str};
 use crate::model::{HttpRoute, RouteKind, Service};
-use crate::source::Severity;
 use crate::source::objects::Kind;
 use crate::source::translate::route::{Attached, Translated};
+use crate::source::{Severity, Topic};
 
 /// What VirtualServices that are older have: by namespace and service, who holds on which ports.
 #[derive(Default)]
@@ -62,6 +62,7 @@ impl<'a> Held<'a> {
             );
             let field = if all { String::new() } else { format!("spec.hosts[{host}]") };
             one.warn(field, reason);
+            one.cx.about(Topic::Outdone);
         }
     }
 }
@@ -115,6 +116,7 @@ impl<'a> Routes<'a> {
                          before VirtualServices of the same namespace"
                     );
                     one.warn(format!("spec.hosts[{host}]"), reason);
+                    one.cx.about(Topic::Outdone);
                     let reason = format!(
                         "the {} is for port {common} of {service} too; this route holds there, since routes of Gateway API come \
                          before VirtualServices of the same namespace",
@@ -122,6 +124,7 @@ impl<'a> Routes<'a> {
                     );
                     let field = format!("spec.parentRefs[{index}]");
                     one.cx.complain(Severity::Warning, kind, key, field, reason);
+                    one.cx.about(Topic::Outdone);
                 }
             }
         }

@@ -7,6 +7,7 @@ use super::super::{Context, namespace_label};
 use super::{Addressed, NONE, Resolved, USE_WAYPOINT, Waypoints, label_field};
 use crate::base::ObjectKey;
 use crate::model::{Binding, Canary};
+use crate::source::Topic;
 use crate::source::objects::{Labelled, Namespace, Typed, annotation, label};
 
 const CANARY: &str = "istio.io/use-waypoint-canary";
@@ -53,6 +54,7 @@ impl Waypoints {
         };
         let reason = format!("the canary {waypoint}: {why}; {primary} serves all connections");
         cx.warn::<T>(key, label_field(CANARY), reason);
+        cx.about(Topic::WaypointMissing);
         None
     }
 }
