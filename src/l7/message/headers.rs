@@ -10,7 +10,7 @@ use http::header::{
     HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::PathAndQuery;
-use http::{Request, Uri, Version};
+use http::{Request, Response, Uri, Version};
 
 use super::{framing, host};
 use crate::base::{self, FIELD_BYTES, Identity};
@@ -19,6 +19,8 @@ use crate::base::{self, FIELD_BYTES, Identity};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The original values of a request that the client's half changed ([`original`](super::original)).
 pub(in crate::l7) const ORIGINAL: HeaderName = HeaderName::from_static("x-isthmus-original");
+/// The destination's half tells the client's that a policy refused the request, for who observes; neither lets it pass.
+pub(in crate::l7) const DENIED: HeaderName = HeaderName::from_static("x-isthmus-denied");
 /// How many checks of external authorization led to a request, which is itself a check then.
 pub(in crate::l7) const CHECKS: HeaderName = HeaderName::from_static("x-isthmus-checks");
 /// Who the client is (Envoy, "x-forwarded-client-cert").
@@ -151,6 +153,12 @@ pub(in crate::l7) fn take_checks(headers: &mut HeaderMap) -> u8 {
 /// Puts back what was taken out.
 pub(in crate::l7) fn put_attempt(headers: &mut HeaderMap, attempt: HeaderValue) {
     headers.insert(ATTEMPT_COUNT, attempt);
+}
+
+/// Whether the destination's half says that a policy refused the request. No success has it, but for gRPC, where all failures are.
+pub(in crate::l7) fn take_denied<B>(response: &mut Response<B>, is_grpc: bool) -> bool {
+    (is_grpc || !response.status().is_success())
+        && response.headers_mut().remove(DENIED).is_some()
 }
 
 /// Headers that only agents may send are taken out of what clients send, trailers included.
