@@ -34,6 +34,7 @@ use crate::jwks::Fetcher;
 use crate::l4::Layer4;
 use crate::l7::{Dependencies, Workers};
 use crate::node::Node;
+use crate::observe::{self, Observe};
 use crate::otlp::Exporter;
 use crate::pool::Pool;
 use crate::quota::client::Exchange;
@@ -110,6 +111,7 @@ struct Agent {
     settings: Settings,
     logs: Arc<Logs>,
     telemetry: Telemetry,
+    observe: Arc<Observe>,
     /// The runtime of layer 4.
     layer4: Handle,
     world: Arc<WorldStore>,
@@ -130,6 +132,9 @@ impl Agent {
         upgrade: &Upgrade,
     ) -> anyhow::Result<Self> {
         let telemetry = Telemetry::with_limits(logs.clone(), series_limits(&settings));
+        let remembered =
+            observe::Limits { flows: settings.observe.flows, pairs: settings.observe.pairs };
+        let observe = Observe::new(&telemetry, settings.node.clone(), remembered);
         let world = WorldStore::new(mesh_names(&settings));
         let certificates = Certificates::new(&settings, &telemetry)?;
         let rooms = Rooms::new(settings.layer4.max_bytes, settings.layer4.max_workload_bytes);
@@ -168,6 +173,7 @@ impl Agent {
             settings,
             logs,
             telemetry,
+            observe,
             layer4: runtime,
             world,
             certificates,
@@ -200,6 +206,7 @@ impl Agent {
             readiness,
             layer4: self.layer4.clone(),
             dump,
+            observe: Some(self.observe.clone()),
             quit,
             scrapes: Default::default(),
         }

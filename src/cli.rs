@@ -4,6 +4,7 @@ mod agent;
 mod client;
 mod cni;
 mod connections;
+mod observe;
 mod output;
 mod status;
 mod table;
@@ -51,6 +52,8 @@ enum Command {
     Status(Agent),
     /// Show the connections that are open in a running agent
     Connections(Connections),
+    /// Show recent connections and requests of a running agent, with their verdicts; and follow new ones
+    Observe(observe::Observe),
     /// Print everything a running agent knows, as JSON
     Dump(Agent),
     /// Ask a running agent for one of its pages; without a path, for the list of them
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
             let path = connections::path(asked.workload.as_deref(), asked.limit);
             show(asked.from.get(&path).and_then(|it| connections::table(&it)))
         }
+        Command::Observe(asked) => observe::run(&asked),
         Command::Dump(from) => show(from.get("/config_dump")),
         Command::Admin(ask) => show(ask.agent.ask(ask.post, &ask.path)),
         Command::Ready { file } if file.exists() => ExitCode::SUCCESS,
@@ -217,8 +221,8 @@ fn check_directory(check: &Check) -> ExitCode {
         mesh.policies.len()
     );
     match print(text.as_bytes()) {
-        Ok(()) if refused => ExitCode::from(EXIT_INVALID),
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(_) if refused => ExitCode::from(EXIT_INVALID),
+        Ok(_) => ExitCode::SUCCESS,
         Err(code) => code,
     }
 }

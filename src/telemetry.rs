@@ -67,7 +67,7 @@ pub use jwks::JwksMetrics;
 pub use labels::names_a_side;
 pub use live::{HttpConnection, OpenConnection};
 pub use log::{
-    AUDIT, LogError, LogFormat, Logs, MAX_FIELD, MAX_QUEUED_BYTES, check_levels, init_logs,
+    AUDIT, LogError, LogFormat, Logs, MAX_FIELD, MAX_QUEUED_BYTES, check_levels, init_logs, rfc3339,
 };
 pub use metric_set::{Metric, MetricSet};
 pub use mirror::MirrorMetrics;

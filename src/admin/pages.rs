@@ -11,6 +11,7 @@ use super::port::Port;
 use super::probe;
 use super::profile;
 use super::{Admin, Dump};
+use crate::observe::Query;
 use crate::telemetry::{AUDIT, TextFormat};
 
 /// The index at `/` on the socket.
@@ -18,6 +19,8 @@ const INDEX: &str = "\
 GET  /config_dump                everything the agent knows, as JSON (for istioctl ztunnel-config too)
 GET  /connections                open connections, as JSON; ?workload=namespace/name&limit=100
 GET  /status                     the short form, as JSON
+GET  /flows                      recent connections and requests, a JSON object a line; ?follow=true&verdict=denied
+GET  /flows/summary              who called what within the last hour, as JSON
 GET  /logging                    the log levels
 POST /logging?level=debug        other log levels on top: info, isthmus::l4=debug, access:off
 POST /logging?reset              the log levels of the settings; with &level=... on top
@@ -38,6 +41,9 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// The content type of profiles, as Go's own servers send it.
 const BYTES: &str = "application/octet-stream";
 const NO_PAGE: &str = "there is no such page\n";
+const NO_FLOWS: &str = "a controller carries nothing: ask an agent\n";
+/// A JSON object a line.
+const LINES: &str = "application/x-ndjson";
 const JSON: &str = "application/json";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The format of Prometheus before OpenMetrics; the body is the same but for exemplars.
@@ -93,6 +99,8 @@ async fn administer<B>(caller: Caller, admin: &Admin, request: &Request<B>) -> P
             admin.quit.cancel();
             page(StatusCode::OK, TEXT, "draining\n")
         }
+        (&Method::GET, "/flows") => flows(admin, query),
+        (&Method::GET, "/flows/summary") => summary(admin).await,
         (_, path) if path.starts_with("/debug/pprof/") => {
             asked();
             profiles(method, path, query).await
@@ -161,6 +169,33 @@ async fn connections(admin: &Admin, query: Option<&str>) -> Page {
         Ok(filter) => aside(admin, move |dump| dump.connections(&filter)).await,
         Err(why) => page(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
     }
+}
+
+/// Flows that are remembered, and new ones for as long as the observer stays.
+fn flows(admin: &Admin, query: &str) -> Page {
+    let Some(observe) = &admin.observe else {
+        return page(StatusCode::NOT_FOUND, TEXT, NO_FLOWS);
+    };
+    let query = match Query::parse(query) {
+        Ok(query) => query,
+        Err(why) => return page(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
+    };
+    match observe.watch(query) {
+        Ok(watch) => page_of(StatusCode::OK, LINES, PageBody::Flows(watch)),
+        Err(full) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{full}\n")),
+    }
+}
+
+async fn summary(admin: &Admin) -> Page {
+    let Some(observe) = admin.observe.clone() else {
+        return page(StatusCode::NOT_FOUND, TEXT, NO_FLOWS);
+    };
+    let telemetry = admin.telemetry.clone();
+    aside(admin, move |_| {
+        let summary = observe.summary(&telemetry.open_connections(|_| true));
+        serde_json::to_value(summary).unwrap_or_default()
+    })
+    .await
 }
 
 /// Runs slow work on a thread that blocks nobody.

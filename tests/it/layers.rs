@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::modules::{Library, Module};
 
 /// Room and layer. The program itself stands above its subcommands.
-pub const LAYERS: [(&str, u8); 42] = [
+pub const LAYERS: [(&str, u8); 43] = [
     ("main", 13),
     ("cli", 12),
     ("app", 11),
@@ -42,6 +42,7 @@ pub const LAYERS: [(&str, u8); 42] = [
     ("sock", 4),
     ("config", 4),
     ("model", 3),
+    ("observe", 3),
     ("telemetry", 2),
     ("filter", 1),
     ("jwt", 1),

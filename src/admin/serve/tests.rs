@@ -69,6 +69,7 @@ impl Lab {
             readiness: waited_for,
             layer4,
             dump: Arc::new(Agent),
+            observe: None,
             quit: quit.clone(),
             scrapes: Default::default(),
         };

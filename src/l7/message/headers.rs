@@ -157,8 +157,7 @@ pub(in crate::l7) fn put_attempt(headers: &mut HeaderMap, attempt: HeaderValue) 
 
 /// Whether the destination's half says that a policy refused the request. No success has it, but for gRPC, where all failures are.
 pub(in crate::l7) fn take_denied<B>(response: &mut Response<B>, is_grpc: bool) -> bool {
-    (is_grpc || !response.status().is_success())
-        && response.headers_mut().remove(DENIED).is_some()
+    (is_grpc || !response.status().is_success()) && response.headers_mut().remove(DENIED).is_some()
 }
 
 /// Headers that only agents may send are taken out of what clients send, trailers included.

@@ -10,7 +10,8 @@ use crate::telemetry::flow::{Flow, RequestFlow, Verdict, short};
 use crate::trace::TraceId;
 
 /// What the client's node knows of a request that the destination's agent refused: its answer, and not the policy's name.
-const DENIED_THERE: &str = "the agent of the destination's node denied it; its flows and its log name the policy";
+const DENIED_THERE: &str =
+    "the agent of the destination's node denied it; its flows and its log name the policy";
 
 impl RequestRecord {
     /// The destination's agent says that it denied the request.
