@@ -1,5 +1,6 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
@@ -77,14 +78,19 @@ fn wanted(telemetry: &Telemetry) -> bool {
 
 /// The events that are there now.
 async fn events(watch: &mut Watch) -> Vec<Event> {
-    let mut text = Vec::new();
-    poll_fn(|cx| {
-        while let std::task::Poll::Ready(Some(lines)) = watch.poll_lines(cx) {
-            text.extend_from_slice(&lines);
+    let (mut text, mut idle) = (Vec::new(), 0);
+    // Tokio's queues stand still after some items, until the task has yielded.
+    while idle < 2 {
+        let lines = poll_fn(|cx| match watch.poll_lines(cx) {
+            Poll::Ready(lines) => Poll::Ready(lines),
+            Poll::Pending => Poll::Ready(None),
+        });
+        match lines.await {
+            Some(lines) => text.extend_from_slice(&lines),
+            None => idle += 1,
         }
-        std::task::Poll::Ready(())
-    })
-    .await;
+        tokio::task::yield_now().await;
+    }
     let text = String::from_utf8(text).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -42,6 +42,7 @@ mod manifests;
 mod mesh;
 mod node;
 mod observability;
+mod observe;
 mod overload;
 mod plain;
 mod policies;
