@@ -8,6 +8,7 @@ mod observe;
 mod output;
 mod status;
 mod table;
+mod top;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,8 @@ enum Command {
     Connections(Connections),
     /// Show recent connections and requests of a running agent, with their verdicts; and follow new ones
     Observe(observe::Observe),
+    /// Show what the services of a running agent's node do now, in the terminal
+    Top(top::Top),
     /// Print everything a running agent knows, as JSON
     Dump(Agent),
     /// Ask a running agent for one of its pages; without a path, for the list of them
@@ -144,6 +147,7 @@ pub fn main() -> ExitCode {
             show(asked.from.get(&path).and_then(|it| connections::table(&it)))
         }
         Command::Observe(asked) => observe::run(&asked),
+        Command::Top(asked) => top::run(&asked),
         Command::Dump(from) => show(from.get("/config_dump")),
         Command::Admin(ask) => show(ask.agent.ask(ask.post, &ask.path)),
         Command::Ready { file } if file.exists() => ExitCode::SUCCESS,

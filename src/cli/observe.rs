@@ -17,6 +17,13 @@ use crate::observe::Event;
 /// Remembered flows that are shown where nothing else is said.
 const LAST: usize = 20;
 
+pub(super) use text::duration;
+
+/// A flow as a line without colours.
+pub(super) fn flow_line(event: &Event) -> String {
+    text::line(event, false)
+}
+
 /// Arguments of `isthmus observe`.
 #[derive(Args)]
 pub(super) struct Observe {

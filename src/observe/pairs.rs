@@ -56,17 +56,18 @@ impl Pairs {
         Self { pairs, limit, sweeping: Mutex::new(()) }
     }
 
-    /// Counts a flow; how many pairs had to go for it.
-    pub(super) fn count(&self, flow: &Flow) -> u64 {
+    /// Counts a flow. If its pair is new: how many there are, and how many had to go for it.
+    pub(super) fn count(&self, flow: &Flow) -> Option<(usize, u64)> {
         let parts = Parts::of(flow);
         let pinned = self.pairs.pin();
         if let Some(pair) = pinned.get(&parts) {
             pair.add(flow);
-            return 0;
+            return None;
         }
         let pair = pinned.get_or_insert_with(parts.own(), || Arc::new(Pair::new(flow)));
         pair.add(flow);
-        if pinned.len() > self.limit { self.make_room() } else { 0 }
+        let gone = if pinned.len() > self.limit { self.make_room() } else { 0 };
+        Some((pinned.len(), gone))
     }
 
     /// Removes the least recently seen ones.

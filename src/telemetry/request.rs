@@ -49,6 +49,7 @@ pub struct RequestRecord {
     failure: Option<(Reason, String)>,
     mark: Option<(Reason, String)>,
     denied_there: bool,
+    in_process: bool,
     notes: Vec<PolicyNote>,
     headers: LoggedHeaders,
     /// Of a request that is traced, and of no other.
@@ -88,6 +89,7 @@ impl RequestRecord {
             failure: None,
             mark: None,
             denied_there: false,
+            in_process: false,
             notes: Vec::new(),
             headers: LoggedHeaders::default(),
             span: None,

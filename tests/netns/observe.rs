@@ -1,8 +1,10 @@
 //! What operators see of connections and requests: `isthmus observe` at real agents.
 
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -57,12 +59,7 @@ fn flows(text: &str) -> Result<Vec<Value>> {
 }
 
 /// The flow of a request with this path, or of a connection, that this half of it reported.
-fn seen(
-    lab: &Lab,
-    node: &str,
-    reporter: &str,
-    wanted: impl Fn(&Value) -> bool,
-) -> Result<Value> {
+fn seen(lab: &Lab, node: &str, reporter: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
     let arguments = ["--output", "json", "--last", "1000"];
     wait::within(SOON, &format!("a flow at {node} by its {reporter}"), || {
         let flows = flows(&observe(lab, node, &arguments)?)?;
@@ -81,26 +78,48 @@ fn requests_are_seen_at_both_ends_with_verdict_policy_and_reason() -> Result<()>
     assert_eq!(lab.curl("curl", &[&get])?.status, 200);
     let answer = lab.curl("curl", &["-v", "-X", "DELETE", &delete])?;
     assert_eq!(answer.status, 403);
-    assert!(!format!("{answer:?}").contains("x-isthmus"), "what agents tell each other: {answer:?}");
+    assert!(
+        !format!("{answer:?}").contains("x-isthmus"),
+        "what agents tell each other: {answer:?}"
+    );
 
     let path = |path: &'static str| move |flow: &Value| flow["http"]["path"] == path;
     let flow = seen(&lab, &there, "destination", path("/details/1?token=x"))?;
-    assert_eq!((&flow["verdict"], &flow["policy"]), (&"permitted".into(), &"bookinfo/details-get".into()));
-    assert_eq!((&flow["layer"], &flow["mutualTls"], &flow["http"]["status"]), (&7.into(), &true.into(), &200.into()));
+    assert_eq!(
+        (&flow["verdict"], &flow["policy"]),
+        (&"permitted".into(), &"bookinfo/details-get".into())
+    );
+    assert_eq!(
+        (&flow["layer"], &flow["mutualTls"], &flow["http"]["status"]),
+        (&7.into(), &true.into(), &200.into())
+    );
     assert_eq!(flow["source"]["identity"], "spiffe://cluster.local/ns/default/sa/curl");
     assert_eq!(flow["destination"]["pod"], "details-v1", "{flow:#}");
     let flow = seen(&lab, &here, "source", path("/details/1?token=x"))?;
-    assert_eq!((&flow["verdict"], &flow["service"]["name"]), (&"permitted".into(), &"details".into()));
+    assert_eq!(
+        (&flow["verdict"], &flow["service"]["name"]),
+        (&"permitted".into(), &"details".into())
+    );
     assert!(flow["durationMs"].as_f64() > Some(0.0), "{flow:#}");
 
     let flow = seen(&lab, &there, "destination", path("/details/2"))?;
-    assert_eq!((&flow["verdict"], &flow["policy"]), (&"denied".into(), &"bookinfo/details-get".into()));
+    assert_eq!(
+        (&flow["verdict"], &flow["policy"]),
+        (&"denied".into(), &"bookinfo/details-get".into())
+    );
     let reason = flow["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("no ALLOW AuthorizationPolicy matches"), "{flow:#}");
     assert_eq!((&flow["flags"], &flow["http"]["method"]), (&"DENY".into(), &"DELETE".into()));
     let flow = seen(&lab, &here, "source", path("/details/2"))?;
-    assert_eq!((&flow["verdict"], &flow["http"]["status"]), (&"denied".into(), &403.into()), "{flow:#}");
-    assert!(flow["reason"].as_str().is_some_and(|why| why.contains("destination's node")), "{flow:#}");
+    assert_eq!(
+        (&flow["verdict"], &flow["http"]["status"]),
+        (&"denied".into(), &403.into()),
+        "{flow:#}"
+    );
+    assert!(
+        flow["reason"].as_str().is_some_and(|why| why.contains("destination's node")),
+        "{flow:#}"
+    );
 
     let denied = flows(&observe(&lab, &there, &["--verdict", "denied", "--output", "json"])?)?;
     assert!(!denied.is_empty() && denied.iter().all(|flow| flow["verdict"] == "denied"));
@@ -134,8 +153,15 @@ fn connections_are_seen_at_both_ends_with_verdict_policy_and_reason() -> Result<
     settle(&lab, "curl", &[&url], 0)?;
     let denied = |flow: &Value| flow["layer"] == 4 && flow["verdict"] == "denied";
     let flow = seen(&lab, &there, "destination", denied)?;
-    assert_eq!((&flow["policy"], &flow["flags"]), (&"bookinfo/no-curl".into(), &"DENY".into()), "{flow:#}");
-    assert!(flow["reason"].as_str().is_some_and(|why| why.contains("bookinfo/no-curl denies")), "{flow:#}");
+    assert_eq!(
+        (&flow["policy"], &flow["flags"]),
+        (&"bookinfo/no-curl".into(), &"DENY".into()),
+        "{flow:#}"
+    );
+    assert!(
+        flow["reason"].as_str().is_some_and(|why| why.contains("bookinfo/no-curl denies")),
+        "{flow:#}"
+    );
     let flow = seen(&lab, &here, "source", denied)?;
     assert_eq!(flow["destination"]["pod"], "details-v1", "{flow:#}");
     assert!(flow["reason"].as_str().is_some_and(|why| why.contains("401")), "{flow:#}");
@@ -151,9 +177,20 @@ fn who_follows_sees_what_is_new_and_only_what_was_asked_for() -> Result<()> {
     let there = node_of(&lab, "details-v1")?;
     let namespace = lab.node(&there)?.namespace.clone();
     let mut command = process::command(&namespace, &lab.programs().isthmus);
-    command.args(["observe", "--node", &there, "-f", "--last", "0", "--verdict", "denied", "--output", "json"]);
+    command.args([
+        "observe",
+        "--node",
+        &there,
+        "-f",
+        "--last",
+        "0",
+        "--verdict",
+        "denied",
+        "--output",
+        "json",
+    ]);
     let mut following = Process::start("observe", &namespace, command, lab.logs())?;
-    let observers = || Ok(lab.metrics()?.sum("isthmus_observers", &[]));
+    let observers = || anyhow::Ok(lab.metrics()?.sum("isthmus_observers", &[]));
     wait::until("the observer to follow", || Ok((observers()? == 1.0).then_some(())))?;
     assert_eq!(lab.curl("curl", &[&format!("{DETAILS}/3")])?.status, 200);
     assert_eq!(lab.curl("curl", &["-X", "PUT", &format!("{DETAILS}/4")])?.status, 403);
@@ -177,10 +214,14 @@ fn a_slow_observer_loses_flows_and_is_told() -> Result<()> {
     settle(&lab, "curl", &["-X", "DELETE", RATINGS], 403)?;
     let node = node_of(&lab, "curl")?;
     assert_eq!(node, node_of(&lab, "ratings-v1")?, "so that each request is two flows here");
+    for reporter in ["source", "destination"] {
+        let flow = seen(&lab, &node, reporter, |flow| flow["verdict"] == "denied")?;
+        assert_eq!(flow["inProcess"], true, "{flow:#}");
+    }
     let mut slow = UnixStream::connect(socket(&node))?;
     slow.set_read_timeout(Some(PATIENCE))?;
     slow.write_all(b"GET /flows?follow=true&layer=7&last=0 HTTP/1.0\r\nHost: agent\r\n\r\n")?;
-    let dropped = || Ok(lab.metrics()?.sum("isthmus_observed_flows_dropped_total", &[]));
+    let dropped = || anyhow::Ok(lab.metrics()?.sum("isthmus_observed_flows_dropped_total", &[]));
     wait::until("some to be lost", || {
         assert_eq!(lab.curl("curl", &[&format!("{RATINGS}?[1-1000]")])?.status, 200);
         Ok((dropped()? > 0.0).then_some(()))
@@ -197,6 +238,58 @@ fn a_slow_observer_loses_flows_and_is_told() -> Result<()> {
     let lost: Value = serde_json::from_str(&lost)?;
     assert!(lost["lost"].as_u64() > Some(0), "{lost}");
     slow.shutdown(Shutdown::Both)?;
+    Ok(())
+}
+
+#[test]
+fn top_shows_what_comes_and_ends_when_it_is_told_to() -> Result<()> {
+    let lab = meshed()?;
+    let url = format!("{DETAILS}/0");
+    settle(&lab, "curl", &[&url], 200)?;
+    let here = node_of(&lab, "curl")?;
+    let namespace = lab.node(&here)?.namespace.clone();
+    let isthmus = &lab.programs().isthmus;
+    let top = ["top", "--node", &here, "--interval", "500ms"];
+    for (form, wanted) in
+        [("json", "\"service\":\"bookinfo/details\""), ("text", "bookinfo/details")]
+    {
+        let mut command = process::command(&namespace, isthmus);
+        command.args(top).args(["--once", "--output", form]);
+        let mut once = Process::start(form, &namespace, command, lab.logs())?;
+        let text = wait::until("a frame", || {
+            assert_eq!(lab.curl("curl", &[&url])?.status, 200);
+            let log = once.log();
+            Ok(log.ends_with('\n').then_some(log))
+        })?;
+        assert_eq!(once.wait_for_end()?, Some(0));
+        assert!(text.contains(wanted), "{text}");
+        if form == "json" {
+            let edges: Value = serde_json::from_str(&text)?;
+            let rate = |edge: &Value| edge["requestsPerSecond"].as_f64() > Some(0.0);
+            assert!(edges["edges"].as_array().is_some_and(|all| all.iter().any(rate)), "{text}");
+        }
+    }
+
+    // In a terminal, as an operator has it.
+    let log = lab.logs().join("terminal.log");
+    let shell = format!("stty rows 24 cols 100; exec {} {}", isthmus.display(), top.join(" "));
+    let mut terminal = process::command(&namespace, "script")
+        .args(["--quiet", "--return", "--command", &shell, "/dev/null"])
+        .env("TERM", "xterm")
+        .stdin(Stdio::piped())
+        .stdout(File::create(&log)?)
+        .spawn()?;
+    let shown = || anyhow::Ok(String::from_utf8_lossy(&fs::read(&log)?).into_owned());
+    let mut keys = terminal.stdin.take().context("a pipe")?;
+    wait::until("the screen", || Ok(shown()?.contains("bookinfo/details").then_some(())))?;
+    keys.write_all(b"\r")?;
+    wait::until("the clients of the service", || {
+        Ok(shown()?.contains("default/curl").then_some(()))
+    })?;
+    keys.write_all(b"q")?;
+    let status = wait::until("top to end", || Ok(terminal.try_wait()?))?;
+    assert!(status.success(), "{status}: {}", shown()?);
+    assert!(shown()?.contains("\x1b[?1049l"), "the terminal is as it was");
     Ok(())
 }
 

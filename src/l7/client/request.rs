@@ -306,6 +306,7 @@ fn pass_on(
     if let Err(why) = routed.session.context.check_response(&response) {
         return Answer::bad_gateway(why).respond(exchange, form);
     }
+    exchange.record.in_process(lease.sender.is_local());
     if headers::take_denied(&mut response, exchange.record.is_grpc()) {
         exchange.record.denied_there();
     }

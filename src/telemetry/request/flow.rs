@@ -19,6 +19,11 @@ impl RequestRecord {
         self.denied_there = true;
     }
 
+    /// The client's half has reached an endpoint of this node without a tunnel.
+    pub fn in_process(&mut self, in_process: bool) {
+        self.in_process = in_process;
+    }
+
     /// At the destination, and the client's half has a record of it as well.
     pub fn is_of_a_routed_arrival(&self) -> bool {
         !self.start.outbound && !self.start.count
@@ -60,7 +65,7 @@ impl RequestRecord {
             why: short(why),
             notes: take(&mut self.notes),
             mutual_tls: start.mutual_tls,
-            in_process: connection.is_some_and(|it| it.in_process),
+            in_process: self.in_process || connection.is_some_and(|it| it.in_process),
             waypoint: start.waypoint_principal.take(),
             duration,
             sent: self.request_bytes,
