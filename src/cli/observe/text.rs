@@ -31,7 +31,7 @@ fn flow(line: &Line, coloured: bool) -> String {
         (true, Verdict::Denied) => (RED, PLAIN),
         (true, Verdict::Failed) => (YELLOW, PLAIN),
     };
-    let side = line.reporter.get(..3).unwrap_or_default();
+    let side = if line.reporter == "source" { "src" } else { "dst" };
     let (source, destination) = (end(&line.source, false), destination(line));
     // Into a text nothing fails.
     _ = write!(
@@ -174,7 +174,7 @@ mod tests {
         let words: Vec<&str> = text.split_whitespace().collect();
         assert_eq!(
             words.join(" "),
-            "18:07:10.123 denied L7 des default/curl -> bookinfo/details-v1:9080 DELETE /details/0 403 420us mtls \
+            "18:07:10.123 denied L7 dst default/curl -> bookinfo/details-v1:9080 DELETE /details/0 403 420us mtls \
              policy bookinfo/details DENY: no ALLOW AuthorizationPolicy matches (bookinfo/details)"
         );
         assert!(shown(denied("/"), true).contains("\x1b[31mdenied"), "in red on a terminal");

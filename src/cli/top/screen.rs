@@ -259,7 +259,7 @@ pub(super) mod tests {
         let shown = lines(&drawn(&State { level, ..State::default() }, &[flow]));
         assert!(shown[0].ends_with("flows from shop/web to bank/ledger"), "{shown:?}");
         assert!(
-            shown[1].starts_with("18:07:10.123 denied L4 sou shop/web-1 -> bank/ledger-1"),
+            shown[1].starts_with("18:07:10.123 denied L4 src shop/web-1 -> bank/ledger-1"),
             "{shown:?}"
         );
         let typing = State { typing: true, filter: "sto".into(), ..State::default() };

@@ -37,16 +37,18 @@ impl RequestRecord {
     /// The request as a flow; the record is at its end, and what it has is taken from it.
     pub(super) fn give_flow(&mut self, duration: Duration, trace: Option<TraceId>) {
         let flags = self.flags();
-        let (reason, why) = match self.failure.take().or_else(|| self.mark.take()) {
-            Some((reason, why)) => (reason, Str::from(why)),
-            None if self.denied_there => (Reason::Denied, arcstr::literal!(DENIED_THERE)),
-            None => (Reason::None, Str::new()),
+        let verdict = match &self.failure {
+            Some((reason, _)) => Verdict::of(*reason),
+            None if self.denied_there => Verdict::Denied,
+            // Marks are of requests that do not fail besides.
+            None => Verdict::Permitted,
         };
-        let verdict = match reason {
-            // Marks of requests that do not fail besides.
-            Reason::RetryLimit if self.code.is_some() => Verdict::Permitted,
-            reason => Verdict::of(reason),
+        let why = match self.failure.take().or_else(|| self.mark.take()) {
+            Some((_, why)) => Str::from(why),
+            None if self.denied_there => arcstr::literal!(DENIED_THERE),
+            None => Str::new(),
         };
+        let is_untold = self.denied_there && flags == Reason::None.flag();
         let (destination, destination_address) = self.destination.take().unzip();
         let start = &mut self.start;
         let connection = start.connection.as_ref().map(|it| it.start());
@@ -61,7 +63,7 @@ impl RequestRecord {
             dialled: connection.map(|it| it.dialled),
             verdict,
             policy: start.policy.take(),
-            flags: if self.denied_there && flags == "-" { reason.flag() } else { flags },
+            flags: if is_untold { Reason::Denied.flag() } else { flags },
             why: short(why),
             notes: take(&mut self.notes),
             mutual_tls: start.mutual_tls,
