@@ -111,11 +111,9 @@ impl Observe {
 
 impl FlowSink for Observe {
     fn take(&self, flow: Flow) {
-        if let Some(pairs) = &self.pairs {
-            if let Some((count, evicted)) = pairs.count(&flow) {
-                self.metrics.pairs.set(i64::try_from(count).unwrap_or(i64::MAX));
-                self.metrics.evicted.inc_by(evicted);
-            }
+        if let Some((count, evicted)) = self.pairs.as_ref().and_then(|pairs| pairs.count(&flow)) {
+            self.metrics.pairs.set(i64::try_from(count).unwrap_or(i64::MAX));
+            self.metrics.evicted.inc_by(evicted);
         }
         let follows = self.observers.any();
         if self.ring.is_none() && !follows {

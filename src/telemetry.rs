@@ -244,28 +244,24 @@ impl Telemetry {
         let (health, runtimes) = (HealthMetrics::default(), Runtimes::default());
         health.register(&mut registry);
         registry.register_collector(Box::new(runtimes.clone()));
-        let controller = ControllerMetrics::default();
-        controller.register(&mut registry);
-        let shared_limits = SharedLimitMetrics::default();
-        shared_limits.register(&mut registry);
+        let (controller, shared_limits) =
+            (ControllerMetrics::default(), SharedLimitMetrics::default());
         let (cni, mirror) = (CniMetrics::default(), MirrorMetrics::default());
+        controller.register(&mut registry);
+        shared_limits.register(&mut registry);
         cni.register(&mut registry);
         mirror.register(&mut registry);
         let (span_metrics, record_metrics) = (SpanMetrics::default(), RecordMetrics::default());
         span_metrics.register(&mut registry);
         record_metrics.register(&mut registry);
         let (authorizer, jwks) = (AuthorizerMetrics::default(), JwksMetrics::default());
+        let (rate_limits, observe) = (RateLimitMetrics::default(), ObserveMetrics::default());
         authorizer.register(&mut registry);
         jwks.register(&mut registry);
-        let rate_limits = RateLimitMetrics::default();
         rate_limits.register(&mut registry);
-        let observe = ObserveMetrics::default();
         observe.register(&mut registry);
         logs.metrics().register(&mut registry);
-        let build: Family<[(&str, &str); 2], Gauge> = Family::default();
-        build.get_or_create_owned(&BUILD).set(1);
-        let help = "Component and version, as Istio's dashboards show it";
-        registry.register("istio_build", help, build);
+        register_build(&mut registry);
         registry.register_collector(Box::new(HandshakesCollector));
         registry.register_collector(Box::new(ProcessCollector));
         Self(Arc::new(Shared {
@@ -488,6 +484,13 @@ impl Telemetry {
     fn traffic(&self) -> &Traffic {
         &self.0.traffic
     }
+}
+
+fn register_build(registry: &mut Registry) {
+    let build: Family<[(&str, &str); 2], Gauge> = Family::default();
+    build.get_or_create_owned(&BUILD).set(1);
+    let help = "Component and version, as Istio's dashboards show it";
+    registry.register("istio_build", help, build);
 }
 
 /// The labels of `istio_build`.

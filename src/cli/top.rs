@@ -8,12 +8,13 @@ mod screen;
 mod state;
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Args;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event as Input, KeyEventKind};
+use tokio::time::Instant;
 
 use super::agent::Agent;
 use super::observe::Output;

@@ -85,7 +85,7 @@ impl Settings {
             ),
             part(
                 "recent flows, flows that wait for observers, and pairs of the last hour",
-                "(`observe.flows` + 8 x 1024 + `observe.pairs`) x 3 KiB",
+                "(`observe.flows` + 8 x 512) x 2.5 KiB + `observe.pairs` x 3 KiB",
                 self.observe_memory(),
             ),
             part("operators and scrapers", "3 ports x 64 x 128 KiB", OPERATORS),
@@ -145,7 +145,7 @@ mod tests {
         let less = bound("[metrics]\nmax_series = 1000\n");
         assert_eq!(default.total(0) - less.total(0), 19_000 * (4096 + 384) / 4 * 5);
         let less = bound("[observe]\nflows = 0\npairs = 0\n");
-        assert_eq!(default.total(0) - less.total(0), (4_096 + 2_048) * 3 * KIB / 4 * 5);
+        assert_eq!(default.total(0) - less.total(0), (4_096 * 5 / 2 + 2_048 * 3) * KIB / 4 * 5);
         let workers = default.total(3) - default.total(0);
         assert!(workers >= 3 * 512 * MIB, "{workers}");
         let huge = bound("[layer7]\nmax_buffered_bytes = 1099511627776\n");

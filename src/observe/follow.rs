@@ -11,8 +11,8 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use super::Seen;
 use super::filter::Filter;
 
-/// Flows that wait for one observer: a tenth of a second of a busy node's.
-pub const QUEUE: usize = 1_024;
+/// Flows that wait for one observer, beside what is on its way: as many as are written in one go.
+pub const QUEUE: usize = 512;
 /// How many may follow: operators and a relay, with room to spare.
 pub const MAX_OBSERVERS: usize = 8;
 

@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 
 use super::Seen;
 
-/// The memory of one flow, in bytes: its own texts are at most 512 bytes each, and the rest, the names of both workloads, it
+/// The memory of one flow, in bytes: its own texts are at most 512 bytes each, and a host 256, and the rest, the names of both workloads, it
 /// shares with others unless they are gone.
-pub const FLOW_BYTES: usize = 3 * 1024;
+pub const FLOW_BYTES: usize = 2_560;
 
 /// So many flows.
 pub(super) struct Ring {

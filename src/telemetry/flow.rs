@@ -11,8 +11,10 @@ use super::{Peer, Reporter, ServiceLabels};
 use crate::base::{ObjectKey, PolicyNote, Reason, Str};
 use crate::trace::TraceId;
 
-/// The longest text of a flow that peers or tenants choose, in bytes: a path, a host, an explanation.
-const MAX_TEXT: usize = 512;
+/// The longest text of a flow that peers or tenants choose, in bytes: a path, an explanation.
+pub(super) const MAX_TEXT: usize = 512;
+/// The longest host: names of DNS are no longer.
+pub(super) const MAX_HOST: usize = 256;
 
 /// What became of a connection or request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -152,8 +154,8 @@ impl Outlet {
 }
 
 /// Not longer than a flow may hold.
-pub(super) fn short(text: Str) -> Str {
-    match text.get(..text.floor_char_boundary(MAX_TEXT)) {
+pub(super) fn short(text: Str, most: usize) -> Str {
+    match text.get(..text.floor_char_boundary(most)) {
         Some(shown) if shown.len() < text.len() => Str::from(format!("{shown}…")),
         _ => text,
     }
@@ -176,8 +178,8 @@ mod tests {
 
     #[test]
     fn a_long_text_is_cut_between_characters() {
-        assert_eq!(short("/a".into()), "/a");
-        let long = short("ä".repeat(MAX_TEXT).into());
+        assert_eq!(short("/a".into(), MAX_TEXT), "/a");
+        let long = short("ä".repeat(MAX_TEXT).into(), MAX_TEXT);
         assert!(long.ends_with('…') && long.len() <= MAX_TEXT + 4, "{}", long.len());
     }
 }

@@ -121,15 +121,20 @@ fn requests_are_seen_at_both_ends_with_verdict_policy_and_reason() -> Result<()>
         "{flow:#}"
     );
 
-    let denied = flows(&observe(&lab, &there, &["--verdict", "denied", "--output", "json"])?)?;
+    what_is_asked_for_is_shown(&lab, &here, &there)
+}
+
+/// Filters, forms of output, and the counts, after a permitted and a denied request.
+fn what_is_asked_for_is_shown(lab: &Lab, here: &str, there: &str) -> Result<()> {
+    let denied = flows(&observe(lab, there, &["--verdict", "denied", "--output", "json"])?)?;
     assert!(!denied.is_empty() && denied.iter().all(|flow| flow["verdict"] == "denied"));
-    let text = observe(&lab, &there, &["--status", "403", "--workload", "default/curl"])?;
+    let text = observe(lab, there, &["--status", "403", "--workload", "default/curl"])?;
     assert!(text.contains("denied") && text.contains("DELETE /details/2 403"), "{text}");
     assert!(!text.contains("GET /details/1"), "{text}");
-    let summary = observe(&lab, &there, &["--summary"])?;
+    let summary = observe(lab, there, &["--summary"])?;
     let row = summary.lines().find(|row| row.contains("denied") && row.contains("DELETE"));
     assert!(row.is_some_and(|row| row.contains("bookinfo/details-get")), "{summary}");
-    assert_eq!(administer(lab.node(&here)?, &[], "/flows?layer=5")?.status, 400);
+    assert_eq!(administer(lab.node(here)?, &[], "/flows?layer=5")?.status, 400);
     Ok(())
 }
 

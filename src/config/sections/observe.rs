@@ -12,7 +12,7 @@ section! {
         /// How many recent connections and requests the agent remembers, for `isthmus observe`; 0 remembers none, and new ones can
         /// still be followed.
         flows: usize = 4_096, number(FLOWS),
-            because "Some 0.7 KiB each, 3 KiB at the worst; enough to see what just happened.";
+            because "Some 0.7 KiB each, 2.5 KiB at the worst; enough to see what just happened.";
 
         /// For how many pairs of workloads and what they call (by port, method, route and verdict) the agent counts the last
         /// hour, for `isthmus observe --summary` and `isthmus top`; beyond it, the least recently seen ones go. 0 counts none.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::facts::Seen;
 use crate::base::Str;
 use crate::telemetry::Telemetry;
-use crate::telemetry::flow::{Flow, Verdict, short};
+use crate::telemetry::flow::{Flow, MAX_TEXT, Verdict, short};
 
 /// Shows a connection that has ended, or never carried bytes, to who observes. Called only while somebody does.
 pub(super) fn give(telemetry: &Telemetry, seen: &Seen<'_>) {
@@ -27,7 +27,7 @@ pub(super) fn give(telemetry: &Telemetry, seen: &Seen<'_>) {
         verdict,
         policy: policy.cloned(),
         flags: seen.reason().flag(),
-        why: short(seen.why().map(Str::from).unwrap_or_default()),
+        why: short(seen.why().map(Str::from).unwrap_or_default(), MAX_TEXT),
         notes: start.notes.clone(),
         mutual_tls: start.mutual_tls,
         in_process: start.in_process,

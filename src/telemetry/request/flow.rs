@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::RequestRecord;
 use crate::base::{ObjectKey, Reason, Str};
 use crate::telemetry::Reporter;
-use crate::telemetry::flow::{Flow, RequestFlow, Verdict, short};
+use crate::telemetry::flow::{Flow, MAX_HOST, MAX_TEXT, RequestFlow, Verdict, short};
 use crate::trace::TraceId;
 
 /// What the client's node knows of a request that the destination's agent refused: its answer, and not the policy's name.
@@ -64,7 +64,7 @@ impl RequestRecord {
             verdict,
             policy: start.policy.take(),
             flags: if is_untold { Reason::Denied.flag() } else { flags },
-            why: short(why),
+            why: short(why, MAX_TEXT),
             notes: take(&mut self.notes),
             mutual_tls: start.mutual_tls,
             in_process: self.in_process || connection.is_some_and(|it| it.in_process),
@@ -75,8 +75,8 @@ impl RequestRecord {
             trace,
             request: Some(RequestFlow {
                 method: take(&mut start.method),
-                path: short(take(&mut start.path)),
-                authority: short(take(&mut start.authority)),
+                path: short(take(&mut start.path), MAX_TEXT),
+                authority: short(take(&mut start.authority), MAX_HOST),
                 protocol: start.protocol,
                 route: take(&mut self.route),
                 status: self.code.map_or(0, |code| code.as_u16()),
