@@ -42,7 +42,7 @@ impl Agent {
         path: &str,
         take: impl FnMut(&str) -> ControlFlow<()>,
     ) -> anyhow::Result<()> {
-        client::lines(&self.find()?, path, take)
+        client::lines(&self.find()?, path, TIMEOUT, take)
     }
 
     /// Any page.

@@ -38,14 +38,15 @@ pub(super) fn ask(
     )
 }
 
-/// Reads the lines of `GET path` as they come, until there are no more or `take` has had enough.
+/// Reads the lines of `GET path` as they come, until there are no more or `take` has had enough. `patience` is for the head.
 pub(super) fn lines(
     socket: &Path,
     path: &str,
+    patience: Duration,
     take: impl FnMut(&str) -> ControlFlow<()>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(read_lines(socket, path, take)).with_context(|| {
+    runtime.block_on(read_lines(socket, path, patience, take)).with_context(|| {
         format!("ask the agent at {}; does it run, and do you run as root?", socket.display())
     })
 }
@@ -53,11 +54,13 @@ pub(super) fn lines(
 async fn read_lines(
     socket: &Path,
     path: &str,
+    patience: Duration,
     mut take: impl FnMut(&str) -> ControlFlow<()>,
 ) -> anyhow::Result<()> {
     let (mut sender, connection) = connect(socket).await?;
     let exchange = async move {
-        let response = sender.send_request(request(Method::GET, path)?).await?;
+        let answer = sender.send_request(request(Method::GET, path)?);
+        let response = tokio::time::timeout(patience, answer).await??;
         let status = response.status();
         let mut body = response.into_body();
         if !status.is_success() {
@@ -150,7 +153,7 @@ mod tests {
         let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\na\n\r\n1\r\nb\r\n3\r\nc\nd\r\n2\r\n\nx\r\n";
         let server = serve(&socket, answer);
         let mut got = Vec::new();
-        let read = lines(&socket, "/flows", |line| {
+        let read = lines(&socket, "/flows", PATIENCE, |line| {
             got.push(line.to_owned());
             if got.len() == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });

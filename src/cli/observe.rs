@@ -14,6 +14,9 @@ use super::agent::Agent;
 use super::output::{print, show};
 use crate::observe::Event;
 
+/// What says something of flows, and nothing of counts.
+const FILTERS: [&str; 9] =
+    ["follow", "namespace", "workload", "service", "verdict", "status", "layer", "since", "last"];
 /// Remembered flows that are shown where nothing else is said.
 const LAST: usize = 20;
 
@@ -30,7 +33,7 @@ pub(super) struct Observe {
     #[command(flatten)]
     from: Agent,
     /// Show new ones, too, as they end
-    #[arg(short, long, conflicts_with = "summary")]
+    #[arg(short, long)]
     follow: bool,
     /// Only those whose source, destination or service is of this namespace
     #[arg(long, value_name = "NAME")]
@@ -57,7 +60,7 @@ pub(super) struct Observe {
     #[arg(long, value_name = "NUMBER")]
     last: Option<usize>,
     /// Who called what within the last hour instead, counted
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = FILTERS)]
     summary: bool,
     /// Lines that a person reads, or JSON
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -175,5 +178,6 @@ mod tests {
             .unwrap();
         assert!(Query::parse(&query).is_ok_and(|query| query.follow));
         assert!(Command::try_parse_from(["observe", "--verdict", "dropped"]).is_err());
+        assert!(Command::try_parse_from(["observe", "--summary", "--last", "3"]).is_err());
     }
 }

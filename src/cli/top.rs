@@ -27,8 +27,8 @@ use state::{After, Level, State};
 
 /// Flows of an edge that are shown.
 const FLOWS: usize = 200;
-/// The size of a frame that is printed.
-const PRINTED: (u16, u16) = (150, 50);
+/// The width of a frame that is printed, and its lines besides the rows.
+const PRINTED: (u16, u16) = (150, 4);
 /// Less would be a load of its own, and more is no "now".
 const INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(200)..=Duration::from_secs(300);
@@ -87,7 +87,7 @@ fn print_frames(
         watched.ask()?;
         let text = match top.output {
             Output::Json => rates::json(&watched.node, &watched.time, &watched.edges) + "\n",
-            Output::Text => frame_text(&watched.screen(&State::default(), &[], interval), PRINTED),
+            Output::Text => watched.printed(interval),
         };
         match print(text.as_bytes()) {
             Ok(true) if !top.once => {}
@@ -161,6 +161,13 @@ impl<'a> Watched<'a> {
         self.time = summary.time.get(11..19).unwrap_or_default().to_owned();
         self.before = Some((now, summary));
         Ok(())
+    }
+
+    fn printed(&self, interval: Duration) -> String {
+        let (width, more) = PRINTED;
+        let rows = u16::try_from(self.edges.len()).unwrap_or(u16::MAX);
+        let size = (width, rows.saturating_add(more));
+        frame_text(&self.screen(&State::default(), &[], interval), size)
     }
 
     /// The recent flows of the edge that is looked at.

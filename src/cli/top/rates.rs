@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use crate::observe::{End, Latency, Line, PairLine, Service, Summary};
 use crate::telemetry::Verdict;
 
+/// How many flows of a service, or of all, are looked through for those of an edge.
+const LAST: &str = "1000";
+
 /// Who calls, what is called, and how it went within the last interval.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Edge {
@@ -151,6 +154,7 @@ impl Edge {
     /// The query for flows of it; those of other clients are among them.
     pub(super) fn query(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("last", LAST);
         let (service, destination) = (&self.called.service, &self.called.destination);
         if !service.name.is_empty() {
             query.append_pair("service", &format!("{}/{}", service.namespace, service.name));
@@ -232,7 +236,7 @@ mod tests {
         assert_eq!((figures.rate, figures.denied_rate), (22.0, 2.0));
         assert_eq!(figures.success.map(f64::round), Some(82.0), "36 of 44");
         assert_eq!((&*edges[0].source, &*edges[0].service), ("shop/web", "bank/ledger"));
-        assert_eq!(edges[0].query(), "/flows?service=bank%2Fledger");
+        assert_eq!(edges[0].query(), "/flows?last=1000&service=bank%2Fledger");
     }
 
     #[test]
