@@ -307,7 +307,9 @@ fn pass_on(
         return Answer::bad_gateway(why).respond(exchange, form);
     }
     exchange.record.in_process(lease.sender.is_local());
-    if headers::take_denied(&mut response, exchange.record.is_grpc()) {
+    // A server without an agent may say what it likes.
+    if headers::take_denied(&mut response, exchange.record.is_grpc()) && picked.captured().is_some()
+    {
         exchange.record.denied_there();
     }
     let Routed { plan, seen, .. } = &routed;

@@ -254,6 +254,19 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_no_success_can_tell_of_a_denial_and_nothing_passes_it_on() {
+        for (status, is_grpc, expected) in
+            [(403, false, true), (503, false, true), (200, false, false), (200, true, true)]
+        {
+            let response = Response::builder().status(status).header(DENIED, "true");
+            let mut response = response.body(()).unwrap();
+            assert_eq!(take_denied(&mut response, is_grpc), expected, "{status}");
+            assert_ne!(response.headers().contains_key(DENIED), expected, "{status}");
+            assert!(!take_denied(&mut response, is_grpc), "{status}: it is gone, or not looked at");
+        }
+    }
+
+    #[test]
     fn one_form_for_all_versions() {
         let mut absolute = request("http://reviews:9080/a?b", &[("host", "reviews:9080")]);
         assert_eq!(canonical(&mut absolute, None), Ok(()));
