@@ -7,6 +7,7 @@ mod filters;
 mod heads;
 mod mesh;
 mod policies;
+mod records;
 mod routes;
 
 use anyhow::Result;
@@ -29,5 +30,7 @@ pub fn all(meter: &mut impl Meter) -> Result<()> {
     routes::measure(meter)?;
     filters::measure(meter)?;
     policies::measure(meter)?;
-    balancing::measure(meter)
+    balancing::measure(meter)?;
+    records::measure(meter);
+    Ok(())
 }

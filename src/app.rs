@@ -38,6 +38,7 @@ use crate::l4::{self, Layer4};
 use crate::l7::{Dependencies, Workers};
 use crate::model::Mesh;
 use crate::node::Node;
+use crate::observe::{self, Observe};
 use crate::otlp::Exporter;
 use crate::pool::Pool;
 use crate::quota::client::Exchange;
@@ -112,6 +113,7 @@ struct Agent {
     settings: Settings,
     logs: Arc<Logs>,
     telemetry: Telemetry,
+    observe: Arc<Observe>,
     /// The runtimes of layer 4.
     layer4: Vec<Handle>,
     world: Arc<WorldStore>,
@@ -132,6 +134,9 @@ impl Agent {
         upgrade: &Upgrade,
     ) -> anyhow::Result<Self> {
         let telemetry = Telemetry::with_limits(logs.clone(), series_limits(&settings));
+        let remembered =
+            observe::Limits { flows: settings.observe.flows, pairs: settings.observe.pairs };
+        let observe = Observe::new(&telemetry, settings.node.clone(), remembered);
         let world = WorldStore::new(mesh_names(&settings));
         let certificates = Certificates::new(&settings, &telemetry)?;
         let rooms = Rooms::new(settings.layer4.max_bytes, settings.layer4.max_workload_bytes);
@@ -171,6 +176,7 @@ impl Agent {
             settings,
             logs,
             telemetry,
+            observe,
             layer4: runtimes.to_vec(),
             world,
             certificates,
@@ -209,6 +215,7 @@ impl Agent {
             readiness,
             layer4: self.layer4.clone(),
             dump,
+            observe: Some(self.observe.clone()),
             quit,
             scrapes: Default::default(),
         }

@@ -34,7 +34,7 @@ pub use backoff::Backoff;
 pub use bits::Bits;
 pub use burst::Burst;
 pub use driven::driven;
-pub use fast::FastMap;
+pub use fast::{FastMap, Seeded};
 pub use heads::{FIELD_BYTES, MAX_FIELDS, UNSEEN_FIELDS};
 pub use hints::{Hints, Key as HintKey};
 pub use identity::{Identity, IdentityError};

@@ -8,9 +8,11 @@ mod cni;
 mod connections;
 mod explain;
 mod manual;
+mod observe;
 mod output;
 mod status;
 mod table;
+mod top;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -63,6 +65,10 @@ enum Command {
     Connections(Connections),
     /// Explain what becomes of a connection or request, and why: its whole way, from both nodes
     Explain(Box<explain::Explain>),
+    /// Show recent connections and requests of a running agent, with their verdicts; and follow new ones
+    Observe(observe::Observe),
+    /// Show what the services of a running agent's node do now, in the terminal
+    Top(top::Top),
     /// Print everything a running agent knows, as JSON
     Dump(Agent),
     /// Ask a running agent for one of its pages; without a path, for the list of them
@@ -175,6 +181,8 @@ pub fn main() -> ExitCode {
             show(answer.and_then(|it| asked.output.answer(it, connections::table)))
         }
         Command::Explain(explain) => explain.run(),
+        Command::Observe(asked) => observe::run(&asked),
+        Command::Top(asked) => top::run(&asked),
         Command::Dump(from) => show(from.get("/config_dump")),
         Command::Admin(ask) => show(ask.agent.ask(ask.post, &ask.path)),
         Command::Ready { file } if file.exists() => ExitCode::SUCCESS,
@@ -213,7 +221,7 @@ fn run_with(
         }
     };
     match run(settings) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             complain(format_args!("isthmus: {error:#}"));
             ExitCode::FAILURE
@@ -241,8 +249,8 @@ fn check_directory(directory: &Path, config: Option<&Path>, output: Output) -> E
         Err(error) => return show(Err::<String, _>(error)),
     };
     match print(text.as_bytes()) {
-        Ok(()) if check::is_refused(&translation) => ExitCode::from(EXIT_INVALID),
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(_) if check::is_refused(&translation) => ExitCode::from(EXIT_INVALID),
+        Ok(_) => ExitCode::SUCCESS,
         Err(code) => code,
     }
 }

@@ -29,8 +29,8 @@ pub use reader::Description;
 pub use sections::{
     AdminSettings, CniSettings, ControllerSettings, DnsSettings, DrainSettings, IdentitySettings,
     IssuerKind, Layer4Settings, Layer7Settings, LogSettings, MetricsSettings, MissingWaypoint,
-    Otlp, PoolSettings, ReadinessSettings, SameNode, Settings, SourceKind, SourceSettings,
-    TakeoverSettings, TracingSettings, WorkloadsSettings,
+    ObserveSettings, Otlp, PoolSettings, ReadinessSettings, SameNode, Settings, SourceKind,
+    SourceSettings, TakeoverSettings, TracingSettings, WorkloadsSettings,
 };
 
 use std::path::Path;

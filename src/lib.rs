@@ -26,6 +26,7 @@ pub mod l4;
 pub mod l7;
 pub mod model;
 pub mod node;
+pub mod observe;
 pub mod otlp;
 pub mod policy;
 pub mod pool;

@@ -23,6 +23,7 @@ mod dns;
 mod exemplars;
 mod exposition;
 mod facts;
+mod flow;
 mod handshakes;
 mod health;
 mod jwks;
@@ -34,6 +35,7 @@ mod metric_set;
 mod metrics;
 mod mirror;
 mod notes;
+mod observe;
 mod panics;
 mod rate_limits;
 mod records;
@@ -58,16 +60,18 @@ pub use connection::ConnectionRecord;
 pub use controller::ControllerMetrics;
 pub use dns::{DnsLabels, DnsMetrics, DnsQuestions};
 pub use exposition::{Scrape, TextFormat};
+pub use flow::{Flow, FlowSink, RequestFlow, Verdict};
 pub use handshakes::{Handshake, count_handshake};
 pub use health::{HealthMetrics, WorkerHealth};
 pub use jwks::JwksMetrics;
 pub use labels::names_a_side;
 pub use live::{HttpConnection, OpenConnection};
 pub use log::{
-    AUDIT, LogError, LogFormat, Logs, MAX_FIELD, MAX_QUEUED_BYTES, check_levels, init_logs,
+    AUDIT, LogError, LogFormat, Logs, MAX_FIELD, MAX_QUEUED_BYTES, check_levels, init_logs, rfc3339,
 };
 pub use metric_set::{Metric, MetricSet};
 pub use mirror::MirrorMetrics;
+pub use observe::ObserveMetrics;
 pub use panics::report_panics;
 pub use rate_limits::RateLimitMetrics;
 pub use records::{LogRecord, RecordSink};
@@ -79,6 +83,7 @@ pub use tags::{TagChanges, TagRules};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwapOption;
 use prometheus_client::encoding::text;
@@ -91,6 +96,7 @@ use crate::base::{ObjectKey, PolicyNote, Reason, Str};
 use crate::trace::{Outbox, Span, Spans};
 use agent::ProcessCollector;
 use budget::Budget;
+use flow::Outlet;
 use handshakes::HandshakesCollector;
 use live::{Live, SocketsCollector};
 use metrics::Traffic;
@@ -149,7 +155,7 @@ pub struct ConnectionStart {
     pub server_name: Option<Str>,
     /// The waypoint whose policies were passed.
     pub waypoint_principal: Option<Str>,
-    /// The policy that allowed it, where one did.
+    /// The policy that allowed it, or of one that was refused, that refused it; where one did.
     pub policy: Option<ObjectKey>,
     /// What AUDIT and dry-run policies have to say of it.
     pub notes: Vec<PolicyNote>,
@@ -183,6 +189,8 @@ pub struct RequestStart {
     pub protocol: &'static str,
     pub grpc: bool,
     pub waypoint_principal: Option<Str>,
+    /// The policy that decided, as far as it is known.
+    pub policy: Option<ObjectKey>,
     /// What it came over, which counts it too.
     pub connection: Option<HttpConnection>,
 }
@@ -213,6 +221,8 @@ struct Shared {
     authorizer: AuthorizerMetrics,
     jwks: JwksMetrics,
     rate_limits: RateLimitMetrics,
+    observe: ObserveMetrics,
+    flows: Outlet,
     access_format: ArcSwapOption<AccessFormat>,
 }
 
@@ -234,26 +244,24 @@ impl Telemetry {
         let (health, runtimes) = (HealthMetrics::default(), Runtimes::default());
         health.register(&mut registry);
         registry.register_collector(Box::new(runtimes.clone()));
-        let controller = ControllerMetrics::default();
-        controller.register(&mut registry);
-        let shared_limits = SharedLimitMetrics::default();
-        shared_limits.register(&mut registry);
+        let (controller, shared_limits) =
+            (ControllerMetrics::default(), SharedLimitMetrics::default());
         let (cni, mirror) = (CniMetrics::default(), MirrorMetrics::default());
+        controller.register(&mut registry);
+        shared_limits.register(&mut registry);
         cni.register(&mut registry);
         mirror.register(&mut registry);
         let (span_metrics, record_metrics) = (SpanMetrics::default(), RecordMetrics::default());
         span_metrics.register(&mut registry);
         record_metrics.register(&mut registry);
         let (authorizer, jwks) = (AuthorizerMetrics::default(), JwksMetrics::default());
+        let (rate_limits, observe) = (RateLimitMetrics::default(), ObserveMetrics::default());
         authorizer.register(&mut registry);
         jwks.register(&mut registry);
-        let rate_limits = RateLimitMetrics::default();
         rate_limits.register(&mut registry);
+        observe.register(&mut registry);
         logs.metrics().register(&mut registry);
-        let build: Family<[(&str, &str); 2], Gauge> = Family::default();
-        build.get_or_create_owned(&BUILD).set(1);
-        let help = "Component and version, as Istio's dashboards show it";
-        registry.register("istio_build", help, build);
+        register_build(&mut registry);
         registry.register_collector(Box::new(HandshakesCollector));
         registry.register_collector(Box::new(ProcessCollector));
         Self(Arc::new(Shared {
@@ -278,6 +286,8 @@ impl Telemetry {
             authorizer,
             jwks,
             rate_limits,
+            observe,
+            flows: Outlet::default(),
             access_format: ArcSwapOption::empty(),
         }))
     }
@@ -369,6 +379,21 @@ impl Telemetry {
         &self.0.jwks
     }
 
+    /// Metrics of what is observed.
+    pub fn observe(&self) -> &ObserveMetrics {
+        &self.0.observe
+    }
+
+    /// Whether flows are made: whoever takes them says so here.
+    pub fn wants_flows(&self) -> Arc<AtomicBool> {
+        self.0.flows.wanted()
+    }
+
+    /// Flows go there from now on, while they are wanted. Only the first sink counts.
+    pub fn give_flows_to(&self, sink: Arc<dyn FlowSink>) -> bool {
+        self.0.flows.lead_to(sink)
+    }
+
     /// Metrics of mirrored requests.
     pub fn mirror(&self) -> &MirrorMetrics {
         &self.0.mirror
@@ -448,6 +473,10 @@ impl Telemetry {
         &self.0.logs
     }
 
+    fn flows(&self) -> &Outlet {
+        &self.0.flows
+    }
+
     fn live(&self) -> &Arc<Live> {
         &self.0.live
     }
@@ -455,6 +484,13 @@ impl Telemetry {
     fn traffic(&self) -> &Traffic {
         &self.0.traffic
     }
+}
+
+fn register_build(registry: &mut Registry) {
+    let build: Family<[(&str, &str); 2], Gauge> = Family::default();
+    build.get_or_create_owned(&BUILD).set(1);
+    let help = "Component and version, as Istio's dashboards show it";
+    registry.register("istio_build", help, build);
 }
 
 /// The labels of `istio_build`.

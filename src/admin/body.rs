@@ -1,4 +1,4 @@
-//! Response bodies: whole ones, and the metrics part by part, each produced when there is room for it.
+//! Response bodies: whole ones, and the metrics and flows part by part, each produced when there is room for it.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,6 +13,7 @@ use http_body_util::Full;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use crate::observe::Watch;
 use crate::telemetry::Scrape;
 
 /// Concurrent scrapes: a pair of Prometheus servers and an operator. More wait. Each holds a list of the series, some
@@ -25,6 +26,7 @@ const SCRAPE_LIMIT: Duration = Duration::from_secs(60);
 pub(super) enum PageBody {
     Whole(Full<Bytes>),
     Scrape(ScrapeBody),
+    Flows(Watch),
 }
 
 /// The metrics.
@@ -56,6 +58,11 @@ impl PageBody {
         Self::Whole(Full::new(bytes.into()))
     }
 
+    /// It lasts until the client leaves.
+    pub(super) fn lasts(&self) -> bool {
+        matches!(self, Self::Flows(watch) if watch.follows())
+    }
+
     pub(super) fn scrape(scrape: Scrape, place: OwnedSemaphorePermit) -> Self {
         Self::Scrape(ScrapeBody { scrape, started: Instant::now(), _place: place })
     }
@@ -77,6 +84,9 @@ impl Body for PageBody {
             Self::Scrape(body) if body.started.elapsed() > SCRAPE_LIMIT => {
                 Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())))
             }
+            Self::Flows(watch) => {
+                watch.poll_lines(cx).map(|lines| lines.map(|it| Ok(Frame::data(it))))
+            }
             Self::Scrape(body) => Poll::Ready(body.scrape.next().map(|it| Ok(Frame::data(it)))),
         }
     }
@@ -84,14 +94,14 @@ impl Body for PageBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            Self::Scrape(_) => false,
+            Self::Scrape(_) | Self::Flows(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Scrape(_) => SizeHint::default(),
+            Self::Scrape(_) | Self::Flows(_) => SizeHint::default(),
         }
     }
 }

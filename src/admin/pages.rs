@@ -13,6 +13,7 @@ use super::port::Port;
 use super::probe;
 use super::profile;
 use super::{Admin, Dump};
+use crate::observe::Query;
 use crate::telemetry::{AUDIT, TextFormat};
 
 /// The index at `/` on the socket.
@@ -22,6 +23,8 @@ GET  /connections                open connections, as JSON; ?workload=namespace/
 GET  /status                     the short form, as JSON
 POST /explain                    the way of a connection or request, for isthmus explain
 GET  /analysis                   what is wrong with the objects, as JSON
+GET  /flows                      recent connections and requests, a JSON object a line; ?follow=true&verdict=denied
+GET  /flows/summary              who called what within the last hour, as JSON
 GET  /logging                    the log levels
 POST /logging?level=debug        other log levels on top: info, isthmus::l4=debug, access:off
 POST /logging?reset              the log levels of the settings; with &level=... on top
@@ -44,6 +47,9 @@ const MAX_QUESTION: usize = 4 * 1024 * 1024;
 /// The content type of profiles, as Go's own servers send it.
 const BYTES: &str = "application/octet-stream";
 const NO_PAGE: &str = "there is no such page\n";
+const NO_FLOWS: &str = "a controller carries nothing: ask an agent\n";
+/// A JSON object a line.
+const LINES: &str = "application/x-ndjson";
 const JSON: &str = "application/json";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The format of Prometheus before OpenMetrics; the body is the same but for exemplars.
@@ -129,6 +135,8 @@ async fn administer<B>(caller: Caller, admin: &Admin, request: &Request<B>) -> P
             asked();
             analysis(admin).await
         }
+        (&Method::GET, "/flows") => flows(admin, query),
+        (&Method::GET, "/flows/summary") => summary(admin).await,
         (_, path) if path.starts_with("/debug/pprof/") => {
             asked();
             profiles(method, path, query).await
@@ -206,6 +214,33 @@ async fn analysis(admin: &Admin) -> Page {
         Ok(report) => json(&report),
         Err(why) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
     }
+}
+
+/// Flows that are remembered, and new ones for as long as the observer stays.
+fn flows(admin: &Admin, query: &str) -> Page {
+    let Some(observe) = &admin.observe else {
+        return page(StatusCode::NOT_FOUND, TEXT, NO_FLOWS);
+    };
+    let query = match Query::parse(query) {
+        Ok(query) => query,
+        Err(why) => return page(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
+    };
+    match observe.watch(query) {
+        Ok(watch) => page_of(StatusCode::OK, LINES, PageBody::Flows(watch)),
+        Err(full) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{full}\n")),
+    }
+}
+
+async fn summary(admin: &Admin) -> Page {
+    let Some(observe) = admin.observe.clone() else {
+        return page(StatusCode::NOT_FOUND, TEXT, NO_FLOWS);
+    };
+    let telemetry = admin.telemetry.clone();
+    aside(admin, move |_| {
+        let summary = observe.summary(&telemetry.open_connections(|_| true));
+        serde_json::to_value(summary).unwrap_or_default()
+    })
+    .await
 }
 
 /// Runs slow work on a thread that blocks nobody.

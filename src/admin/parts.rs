@@ -6,6 +6,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{ConnectionFilter, Readiness, Scrapes};
+use crate::observe::Observe;
 use crate::telemetry::{Logs, Telemetry};
 
 /// The state of the agent as JSON, in the shape of ztunnel's `/config_dump` where there is the same thing.
@@ -40,6 +41,8 @@ pub struct Admin {
     /// The runtimes of layer 4: if the threads of one do not respond, the agent is not ready.
     pub layer4: Vec<Handle>,
     pub dump: Arc<dyn Dump>,
+    /// The memory of flows; a controller has none.
+    pub observe: Option<Arc<Observe>>,
     /// Cancelled by `POST /quitquitquit`.
     pub quit: CancellationToken,
     /// Limits concurrent scrapes; the default suits an agent.

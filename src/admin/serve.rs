@@ -209,7 +209,10 @@ where
         async move {
             place.works();
             let answer = pages::answer(port, &admin, request).await;
-            place.waits();
+            // Who follows is there for as long as it takes what is written.
+            if !answer.body().lasts() {
+                place.waits();
+            }
             Ok::<_, std::convert::Infallible>(answer)
         }
     });

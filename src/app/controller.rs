@@ -64,6 +64,7 @@ async fn serve(settings: Settings, logs: Arc<Logs>) -> anyhow::Result<()> {
             controller: controller.clone(),
             telemetry,
         }),
+        observe: None,
         quit: quit.clone(),
         scrapes: Default::default(),
     };

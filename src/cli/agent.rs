@@ -1,5 +1,6 @@
 //! Finds the running agent: by the given socket, or by the settings of this machine.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +35,15 @@ impl Agent {
     pub(super) fn get(&self, path: &str) -> anyhow::Result<String> {
         let body = client::ask(&self.find()?, (Method::GET, path), Vec::new(), TIMEOUT)?;
         String::from_utf8(body).context("the agent answered what is no text")
+    }
+
+    /// The lines of a page, as they come.
+    pub(super) fn lines(
+        &self,
+        path: &str,
+        take: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        client::lines(&self.find()?, path, TIMEOUT, take)
     }
 
     /// Any page.

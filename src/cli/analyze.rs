@@ -45,7 +45,7 @@ pub(super) fn run(asked: &Analyze) -> ExitCode {
     };
     match print(found.text.as_bytes()) {
         Err(code) => code,
-        Ok(()) => match found.worst {
+        Ok(_) => match found.worst {
             Some(Level::Error) => ExitCode::from(EXIT_INVALID),
             Some(Level::Warning) => ExitCode::from(EXIT_WARNINGS),
             Some(Level::Info) | None => ExitCode::SUCCESS,

@@ -25,8 +25,8 @@ pub(super) fn node(agent: &Agent, output: Output) -> ExitCode {
         }
     };
     match print(text.as_bytes()) {
-        Ok(()) if report.has_failed() => ExitCode::from(EXIT_INVALID),
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(_) if report.has_failed() => ExitCode::from(EXIT_INVALID),
+        Ok(_) => ExitCode::SUCCESS,
         Err(code) => code,
     }
 }

@@ -1,19 +1,22 @@
 //! Queries a running agent over its socket.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use http::Method;
+use http::header::HOST;
+use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
 
 use crate::admin;
 
 /// The host of a request over a socket: it is ignored.
-const HOST: &str = "isthmus";
+const AGENT: &str = "isthmus";
 
 /// Asks for a page, with a body where there is one, of the agent whose socket is at `socket`.
 pub(super) fn ask(
@@ -35,19 +38,61 @@ pub(super) fn ask(
     )
 }
 
+/// Reads the lines of `GET path` as they come, until there are no more or `take` has had enough. `patience` is for the head.
+pub(super) fn lines(
+    socket: &Path,
+    path: &str,
+    patience: Duration,
+    take: impl FnMut(&str) -> ControlFlow<()>,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(read_lines(socket, path, patience, take)).with_context(|| {
+        format!("ask the agent at {}; does it run, and do you run as root?", socket.display())
+    })
+}
+
+async fn read_lines(
+    socket: &Path,
+    path: &str,
+    patience: Duration,
+    mut take: impl FnMut(&str) -> ControlFlow<()>,
+) -> anyhow::Result<()> {
+    let (mut sender, connection) = connect(socket).await?;
+    let exchange = async move {
+        let answer = sender.send_request(request(Method::GET, path, Vec::new())?);
+        let response = tokio::time::timeout(patience, answer).await??;
+        let status = response.status();
+        let mut body = response.into_body();
+        if !status.is_success() {
+            let body = body.collect().await?.to_bytes();
+            bail!("{status}: {}", String::from_utf8_lossy(&body));
+        }
+        let mut begun = Vec::new();
+        while let Some(frame) = body.frame().await {
+            begun.extend_from_slice(&frame?.into_data().unwrap_or_default());
+            let whole = begun.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            let text = String::from_utf8_lossy(&begun[..whole]).into_owned();
+            begun.drain(..whole);
+            if text.lines().try_for_each(&mut take).is_break() {
+                break;
+            }
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        read = exchange => read,
+        ended = connection => Ok(ended?),
+    }
+}
+
 async fn exchange(
     socket: &Path,
     method: Method,
     path: &str,
     body: Vec<u8>,
 ) -> anyhow::Result<Vec<u8>> {
-    let stream = admin::connect(socket).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = http::Request::builder()
-        .method(method)
-        .uri(path)
-        .header(http::header::HOST, HOST)
-        .body(Full::<Bytes>::new(body.into()))?;
+    let (mut sender, connection) = connect(socket).await?;
+    let request = request(method, path, body)?;
     // Drops the sender too: the connection ends only when nobody can send on it.
     let exchange = async move {
         let response = sender.send_request(request).await?;
@@ -60,6 +105,17 @@ async fn exchange(
         bail!("{status}: {}", String::from_utf8_lossy(&body));
     }
     Ok(body.into())
+}
+
+type Asking = (SendRequest<Full<Bytes>>, Connection<TokioIo<UnixStream>, Full<Bytes>>);
+
+async fn connect(socket: &Path) -> anyhow::Result<Asking> {
+    let stream = admin::connect(socket).await?;
+    Ok(http1::handshake(TokioIo::new(stream)).await?)
+}
+
+fn request(method: Method, path: &str, body: Vec<u8>) -> http::Result<Request<Full<Bytes>>> {
+    Request::builder().method(method).uri(path).header(HOST, AGENT).body(Full::new(body.into()))
 }
 
 #[cfg(test)]
@@ -93,6 +149,22 @@ mod tests {
         let server = serve(&socket, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{}\n");
         assert_eq!(ask(&socket, (Method::POST, "/status"), Vec::new(), PATIENCE).unwrap(), b"{}\n");
         assert!(server.join().unwrap().starts_with("POST /status HTTP/1.1\r\n"));
+    }
+
+    #[test]
+    fn lines_are_taken_whole_and_until_somebody_has_had_enough() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("agent.sock");
+        let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\na\n\r\n1\r\nb\r\n3\r\nc\nd\r\n2\r\n\nx\r\n";
+        let server = serve(&socket, answer);
+        let mut got = Vec::new();
+        let read = lines(&socket, "/flows", PATIENCE, |line| {
+            got.push(line.to_owned());
+            if got.len() == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        read.unwrap();
+        assert_eq!(got, ["a", "bc", "d"]);
+        assert!(server.join().unwrap().starts_with("GET /flows HTTP/1.1\r\n"));
     }
 
     #[test]

@@ -71,8 +71,8 @@ impl Explain {
         };
         match (print(text.as_bytes()), outcome) {
             (Err(code), _) => code,
-            (Ok(()), Outcome::Permitted | Outcome::Answered) => ExitCode::SUCCESS,
-            (Ok(()), Outcome::Refused | Outcome::Depends) => ExitCode::from(EXIT_REFUSED),
+            (Ok(_), Outcome::Permitted | Outcome::Answered) => ExitCode::SUCCESS,
+            (Ok(_), Outcome::Refused | Outcome::Depends) => ExitCode::from(EXIT_REFUSED),
         }
     }
 

@@ -42,15 +42,15 @@ pub(super) fn json(value: &impl Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
-/// Writes to standard output; a reader that has gone is not an error.
-pub(super) fn print(text: &[u8]) -> Result<(), ExitCode> {
+/// Writes to standard output; a reader that has gone is not an error. Whether it is still there.
+pub(super) fn print(text: &[u8]) -> Result<bool, ExitCode> {
     let mut output = std::io::stdout().lock();
     match output.write_all(text).and_then(|()| output.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             complain(format_args!("isthmus: write to the standard output: {error}"));
             Err(ExitCode::FAILURE)
         }
-        _ => Ok(()),
+        written => Ok(written.is_ok()),
     }
 }
 
@@ -63,7 +63,7 @@ pub(super) fn complain(text: impl Display) {
 pub(super) fn show(text: anyhow::Result<impl AsRef<[u8]>>) -> ExitCode {
     match text {
         Ok(text) => match print(text.as_ref()) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::SUCCESS,
             Err(code) => code,
         },
         Err(error) => {

@@ -6,6 +6,7 @@
 
 use super::Settings;
 use crate::base::{FIELD_BYTES, UNSEEN_FIELDS};
+use crate::observe::{FLOW_BYTES, MAX_OBSERVERS, PAIR_BYTES, QUEUE};
 use crate::telemetry::SERIES_BYTES;
 
 const KIB: usize = 1024;
@@ -63,7 +64,7 @@ impl Settings {
         MemoryBound { agent: self.agent_memory().into(), worker: self.worker_memory().into() }
     }
 
-    fn agent_memory(&self) -> [MemoryPart; 5] {
+    fn agent_memory(&self) -> [MemoryPart; 6] {
         let part = |what, formula, bytes| MemoryPart { what, formula, bytes };
         [
             part("program and mesh", "96 MiB", BASE),
@@ -82,8 +83,19 @@ impl Settings {
                 "`log.max_queued_bytes` + 1 MiB",
                 self.log.max_queued_bytes.saturating_add(MIB),
             ),
+            part(
+                "recent flows, flows that wait for observers, and pairs of the last hour",
+                "(`observe.flows` + 8 x 512) x 2.5 KiB + `observe.pairs` x 3 KiB",
+                self.observe_memory(),
+            ),
             part("operators and scrapers", "3 ports x 64 x 128 KiB", OPERATORS),
         ]
+    }
+
+    fn observe_memory(&self) -> usize {
+        let flows = self.observe.flows.saturating_add(MAX_OBSERVERS * QUEUE);
+        let pairs = self.observe.pairs.saturating_mul(PAIR_BYTES);
+        flows.saturating_mul(FLOW_BYTES).saturating_add(pairs)
     }
 
     fn worker_memory(&self) -> [MemoryPart; 4] {
@@ -132,6 +144,8 @@ mod tests {
         assert_eq!(default.total(0) - less.total(0), 7 * MIB / 4 * 5);
         let less = bound("[metrics]\nmax_series = 1000\n");
         assert_eq!(default.total(0) - less.total(0), 19_000 * (4096 + 384) / 4 * 5);
+        let less = bound("[observe]\nflows = 0\npairs = 0\n");
+        assert_eq!(default.total(0) - less.total(0), (4_096 * 5 / 2 + 2_048 * 3) * KIB / 4 * 5);
         let workers = default.total(3) - default.total(0);
         assert!(workers >= 3 * 512 * MIB, "{workers}");
         let huge = bound("[layer7]\nmax_buffered_bytes = 1099511627776\n");

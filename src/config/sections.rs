@@ -8,6 +8,7 @@ mod jwks;
 mod layer4;
 mod layer7;
 mod node;
+mod observe;
 mod tls;
 mod tracing;
 
@@ -21,6 +22,7 @@ pub use node::{
     CniSettings, DnsSettings, DrainSettings, SourceKind, SourceSettings, TakeoverSettings,
     WorkloadsSettings,
 };
+pub use observe::ObserveSettings;
 pub use tls::TlsSettings;
 pub use tracing::{Otlp, TracingSettings};
 
@@ -99,6 +101,7 @@ section! {
         ..metrics: MetricsSettings,
         ..readiness: ReadinessSettings,
         ..log: LogSettings,
+        ..observe: ObserveSettings,
         ..tracing: TracingSettings,
         ..jwks: JwksSettings,
         ..tls: TlsSettings,

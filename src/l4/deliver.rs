@@ -260,7 +260,11 @@ impl Proxy {
     }
 
     pub(super) fn deny_arrival(&self, arrival: &Arrival, denial: Denial) {
-        let start = ConnectionStart { notes: denial.notes, ..self.start_of_arrival(arrival, None) };
+        let start = ConnectionStart {
+            policy: denial.policy,
+            notes: denial.notes,
+            ..self.start_of_arrival(arrival, None)
+        };
         self.shared.telemetry.refused(start, Reason::Denied, &denial.why);
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
-use crate::base::{Identity, PolicyNote};
+use crate::base::{Identity, ObjectKey, PolicyNote};
 use crate::jwt::{Fault, KeySource};
 
 /// What is known of a connection.
@@ -46,6 +46,8 @@ pub fn unjudged(why: impl fmt::Display) -> String {
 pub struct Denial {
     /// For the log: which policy and why.
     pub why: String,
+    /// The policy that refuses, where it is one and one alone.
+    pub policy: Option<ObjectKey>,
     /// What policies that decide nothing have to say (AUDIT, dry-run).
     pub notes: Vec<PolicyNote>,
     /// Who asks is not known, rather than not permitted: what is wrong with the request's token.
@@ -59,7 +61,12 @@ pub struct Denial {
 impl Denial {
     pub fn new(why: impl Into<String>) -> Self {
         let (notes, keys) = (Vec::new(), Vec::new());
-        Self { why: why.into(), notes, token: None, keys, unread: false }
+        Self { why: why.into(), policy: None, notes, token: None, keys, unread: false }
+    }
+
+    /// It is this policy that refuses.
+    pub fn by(self, policy: &ObjectKey) -> Self {
+        Self { policy: Some(policy.clone()), ..self }
     }
 
     /// Nothing is permitted before the server's name is known.

@@ -124,7 +124,7 @@ fn custom(set: &PolicySet, facts: &Facts<'_>) -> Result<Vec<Arc<ExtAuthz>>, Deni
                 "AuthorizationPolicy {} asks the provider {} about requests, and this is not HTTP",
                 policy.key, provider.name
             );
-            denial = Some(Denial::new(why));
+            denial = Some(Denial::new(why).by(&policy.key));
             return ControlFlow::Break(());
         }
         if !asks.contains(provider) {
@@ -143,7 +143,7 @@ fn deny(set: &PolicySet, facts: &Facts<'_>) -> Result<(), Denial> {
 }
 
 fn denied(policy: &AuthorizationPolicy) -> Denial {
-    Denial::new(format!("AuthorizationPolicy {} denies (DENY rule)", policy.key))
+    Denial::new(format!("AuthorizationPolicy {} denies (DENY rule)", policy.key)).by(&policy.key)
 }
 
 fn allow<'a>(set: &'a PolicySet, facts: &Facts<'_>) -> Result<Option<&'a ObjectKey>, Denial> {
@@ -249,18 +249,21 @@ fn matching<'a>(
 
 fn not_understood(policy: &AuthorizationPolicy) -> Denial {
     let why = policy.broken.as_deref().unwrap_or_default();
-    Denial::new(format!("{policy} cannot be understood and so denies: {why}"))
+    Denial::new(format!("{policy} cannot be understood and so denies: {why}")).by(&policy.key)
 }
 
 fn no_allow(set: &PolicySet) -> Denial {
-    let enforced = set.allow.iter().filter(|policy| !policy.dry_run);
+    let enforced = || set.allow.iter().filter(|policy| !policy.dry_run);
     let names: Vec<String> =
-        enforced.take(MAX_NAMES).map(|policy| policy.key.to_string()).collect();
+        enforced().take(MAX_NAMES).map(|policy| policy.key.to_string()).collect();
     let more = match set.allow.enforced() - names.len() {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    Denial::new(format!("no ALLOW AuthorizationPolicy matches ({}{more})", names.join(", ")))
+    let why = format!("no ALLOW AuthorizationPolicy matches ({}{more})", names.join(", "));
+    // Of several, each would have done.
+    let only = enforced().next().filter(|_| set.allow.enforced() == 1);
+    Denial { policy: only.map(|policy| policy.key.clone()), ..Denial::new(why) }
 }
 
 #[cfg(test)]

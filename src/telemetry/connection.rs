@@ -2,6 +2,7 @@
 
 mod counters;
 mod facts;
+mod flow;
 mod formatted;
 mod span;
 
@@ -93,6 +94,7 @@ impl ConnectionRecord {
             failure: self.failure.as_ref().map(|(reason, why)| (*reason, why.as_str())),
             carried: self.open.carried(),
             age: self.open.age(),
+            began: true,
             trace: self.span.as_ref().map(|span| (span.context.trace, span.context.span)),
         }
     }
@@ -112,6 +114,9 @@ impl Drop for ConnectionRecord {
         let level = if failure.is_some() { Level::ERROR } else { Level::INFO };
         let logs = self.telemetry.logs();
         let seen = Seen { trace, ..self.seen() };
+        if self.telemetry.flows().is_wanted() {
+            flow::give(&self.telemetry, &seen);
+        }
         if !seen.export(&self.telemetry, logs.shows_access(level)) {
             return;
         }
@@ -141,8 +146,12 @@ pub(super) fn end_refused(
 pub(super) fn refused(telemetry: &Telemetry, start: &ConnectionStart, reason: Reason, why: &str) {
     telemetry.note(&start.notes);
     count_failure(telemetry, start, reason);
+    let seen = Seen::refused(start, (reason, why));
+    if telemetry.flows().is_wanted() {
+        flow::give(telemetry, &seen);
+    }
     let logs = telemetry.logs();
-    if Seen::refused(start, (reason, why)).export(telemetry, logs.shows_access(Level::WARN)) {
+    if seen.export(telemetry, logs.shows_access(Level::WARN)) {
         let mut line = logs.line(Level::WARN, ACCESS, "connection failed");
         put_start(&mut line, start);
         put_end(&mut line, 0, Some((reason, why)));

@@ -126,6 +126,10 @@ impl Drop for Registered {
 }
 
 impl HttpConnection {
+    pub(super) fn start(&self) -> &ConnectionStart {
+        self.0.start()
+    }
+
     pub(super) fn request(&self) {
         self.0.open.requests.fetch_add(1, Ordering::Relaxed);
     }

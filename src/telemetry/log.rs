@@ -6,6 +6,7 @@ mod levels;
 mod line;
 mod sink;
 
+pub use clock::rfc3339;
 pub(super) use clock::write as write_time;
 pub use line::MAX_FIELD;
 pub(super) use line::{Line, MAX_LINE, quote, write_escaped};

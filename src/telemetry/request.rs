@@ -2,6 +2,7 @@
 
 mod exported;
 mod facts;
+mod flow;
 mod formatted;
 mod span;
 
@@ -47,6 +48,8 @@ pub struct RequestRecord {
     upstream_time: Option<Duration>,
     failure: Option<(Reason, String)>,
     mark: Option<(Reason, String)>,
+    denied_there: bool,
+    in_process: bool,
     notes: Vec<PolicyNote>,
     headers: LoggedHeaders,
     /// Of a request that is traced, and of no other.
@@ -85,6 +88,8 @@ impl RequestRecord {
             upstream_time: None,
             failure: None,
             mark: None,
+            denied_there: false,
+            in_process: false,
             notes: Vec::new(),
             headers: LoggedHeaders::default(),
             span: None,
@@ -101,10 +106,11 @@ impl RequestRecord {
         self.rules = Some(Box::new(Ruled::new(rules.clone())));
     }
 
-    /// The path with its query, and the authority, as text that is only made where somebody reads it: the access log, rules, or a
-    /// span. Called once the record has its rules and its span.
+    /// The path with its query, and the authority, as text that is only made where somebody reads it: the access log, rules, a span,
+    /// or who observes. Called once the record has its rules and its span.
     pub fn target(&mut self, text: impl FnOnce() -> (Str, Str)) {
-        if self.is_logged_at_all() || self.rules.is_some() || self.span.is_some() {
+        let is_read = self.rules.is_some() || self.span.is_some();
+        if is_read || self.is_logged_at_all() || self.telemetry.flows().is_wanted() {
             let (path, authority) = text();
             (self.start.path, self.start.authority) = (cut(path), cut(authority));
         }
@@ -384,7 +390,11 @@ impl Drop for RequestRecord {
             self.count(duration);
         }
         self.log(duration);
+        let trace = self.span.as_ref().map(|span| span.context.trace);
         self.end_span(duration);
+        if self.telemetry.flows().is_wanted() {
+            self.give_flow(duration, trace);
+        }
     }
 }
 

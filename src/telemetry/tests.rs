@@ -111,6 +111,7 @@ fn request(path: &str) -> RequestStart {
         protocol: "HTTP/1.1",
         grpc: false,
         waypoint_principal: None,
+        policy: None,
         connection: None,
     }
 }

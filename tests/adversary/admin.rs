@@ -32,11 +32,13 @@ const PRETENDER: &[&str] = &[
     "--map-root-user",
 ];
 /// Everything that the agent can be asked and told.
-const PAGES: [(&str, &str); 10] = [
+const PAGES: [(&str, &str); 12] = [
     ("GET", "/"),
     ("GET", "/config_dump"),
     ("GET", "/connections"),
     ("GET", "/status"),
+    ("GET", "/flows"),
+    ("GET", "/flows/summary"),
     ("GET", "/logging"),
     ("POST", "/logging?level=off"),
     ("GET", "/debug/pprof/profile?seconds=1"),

@@ -423,6 +423,7 @@ fn scrape() -> String {
         protocol: "HTTP/1.1",
         grpc: true,
         waypoint_principal: None,
+        policy: None,
         connection: None,
     });
     request.messages(1, 1);

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::modules::{Library, Module};
 
 /// Room and layer. The program itself stands above its subcommands.
-pub const LAYERS: [(&str, u8); 45] = [
+pub const LAYERS: [(&str, u8); 46] = [
     ("main", 13),
     ("cli", 12),
     ("app", 11),
@@ -45,6 +45,7 @@ pub const LAYERS: [(&str, u8); 45] = [
     ("sock", 4),
     ("config", 4),
     ("model", 3),
+    ("observe", 3),
     ("telemetry", 2),
     ("filter", 1),
     ("jwt", 1),

@@ -45,6 +45,7 @@ mod manifests;
 mod mesh;
 mod node;
 mod observability;
+mod observe;
 mod overload;
 mod plain;
 mod policies;

@@ -5,8 +5,9 @@ use tokio::runtime::Handle;
 
 use super::*;
 use crate::admin::{ConnectionFilter, Dump, Readiness, Task, connect};
+use crate::observe::{Limits, Observe};
 use crate::takeover::Inherited;
-use crate::telemetry::{LogFormat, Logs, Telemetry};
+use crate::telemetry::{LogFormat, Logs, RequestStart, Telemetry};
 
 struct Agent;
 
@@ -37,6 +38,7 @@ struct Lab {
     metrics: SocketAddr,
     readiness: SocketAddr,
     source: Task,
+    telemetry: Telemetry,
     quit: CancellationToken,
     cancel: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
@@ -63,8 +65,11 @@ impl Lab {
         let waited_for = Readiness::default();
         let source = waited_for.register("source");
         let (quit, cancel) = (CancellationToken::new(), CancellationToken::new());
+        let telemetry = Telemetry::new(logs.clone());
+        let limits = Limits { flows: 10, pairs: 10 };
         let agent = Admin {
-            telemetry: Telemetry::new(logs.clone()),
+            observe: Some(Observe::new(&telemetry, "node-a".into(), limits)),
+            telemetry: telemetry.clone(),
             logs,
             readiness: waited_for,
             layer4,
@@ -73,7 +78,19 @@ impl Lab {
             scrapes: Default::default(),
         };
         let serving = tokio::spawn(servers.serve(agent, cancel.clone()));
-        Self { admin, pages, metrics, readiness, source, quit, cancel, serving, _directory: above }
+        let _directory = above;
+        Self {
+            admin,
+            pages,
+            metrics,
+            readiness,
+            source,
+            telemetry,
+            quit,
+            cancel,
+            serving,
+            _directory,
+        }
     }
 }
 
@@ -195,6 +212,9 @@ async fn each_port_has_its_own_pages() {
         (lab.pages, "GET /quitquitquit"),
         (lab.pages, "POST /logging?level=off"),
         (lab.pages, "POST /config_dump"),
+        (lab.pages, "GET /flows"),
+        (lab.pages, "GET /flows/summary"),
+        (lab.metrics, "GET /flows"),
         (lab.pages, "GET /debug/pprof/profile?seconds=1"),
         (lab.pages, "GET /debug/pprof/heap"),
         (lab.pages, "POST /debug/pprof/heap/profiling?activate=true"),
@@ -211,6 +231,50 @@ async fn each_port_has_its_own_pages() {
     }
     assert!(!lab.quit.is_cancelled());
     assert!(administer(&lab, "GET /logging").await.ends_with("\r\n\r\ninfo\n"));
+}
+
+/// Who reads flows keeps its place while there are none, and is gone from the list when it leaves.
+#[tokio::test(start_paused = true)]
+async fn who_follows_may_wait_for_long() {
+    let lab = Lab::new();
+    let mut following = connect(&lab.admin).await.unwrap();
+    following.write_all(b"GET /flows?follow=true HTTP/1.1\r\nhost: agent\r\n\r\n").await.unwrap();
+    tokio::time::sleep(MAX_WAIT * 100).await;
+    drop(lab.telemetry.request(RequestStart { path: "/late".into(), ..request() }));
+    let mut text = String::new();
+    while !text.contains("\"path\":\"/late\"") {
+        let mut piece = [0; 4096];
+        let length = following.read(&mut piece).await.unwrap();
+        assert!(length > 0, "the stream has ended: {text}");
+        text.push_str(&String::from_utf8_lossy(&piece[..length]));
+    }
+    assert_eq!(lab.telemetry.observe().observers.get(), 1);
+    drop(following);
+    while lab.telemetry.observe().observers.get() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let summary = administer(&lab, "GET /flows/summary").await;
+    assert!(summary.contains("\"path\": \"/late\""), "{summary}");
+    assert_eq!(code(&administer(&lab, "GET /flows?layer=5").await), "400");
+}
+
+fn request() -> RequestStart {
+    RequestStart {
+        count: true,
+        outbound: true,
+        source: Arc::default(),
+        service: Arc::default(),
+        mutual_tls: true,
+        source_address: ([10, 0, 0, 1], 40_000).into(),
+        method: http::Method::GET,
+        path: "/".into(),
+        authority: "web".into(),
+        protocol: "HTTP/1.1",
+        grpc: false,
+        waypoint_principal: None,
+        policy: None,
+        connection: None,
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -306,6 +306,12 @@ fn pass_on(
     if let Err(why) = routed.session.context.check_response(&response) {
         return Answer::bad_gateway(why).respond(exchange, form);
     }
+    exchange.record.in_process(lease.sender.is_local());
+    // A server without an agent may say what it likes.
+    if headers::take_denied(&mut response, exchange.record.is_grpc()) && picked.captured().is_some()
+    {
+        exchange.record.denied_there();
+    }
     let Routed { plan, seen, .. } = &routed;
     let mut head = ResponseHead { status: response.status(), headers: response.headers_mut() };
     filter::respond(plan.filters_of_service(), plan.filters(), &mut head, seen);

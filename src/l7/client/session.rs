@@ -120,6 +120,7 @@ impl Session {
             protocol: "",
             grpc: false,
             waypoint_principal: None,
+            policy: None,
             connection: self.open.get().cloned(),
         }
     }

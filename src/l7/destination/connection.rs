@@ -88,7 +88,8 @@ async fn carry(session: &Session, mut stream: Rewind<Carrier>) {
     let permit = match authorized {
         Ok(permit) => permit,
         Err(denial) => {
-            let start = ConnectionStart { notes: denial.notes, ..session.start() };
+            let start =
+                ConnectionStart { policy: denial.policy, notes: denial.notes, ..session.start() };
             let telemetry = &session.context.dependencies.telemetry;
             return telemetry.refused(start, Reason::Denied, &denial.why);
         }

@@ -152,6 +152,7 @@ async fn authorize(
         })?
     };
     exchange.record.notes(std::mem::take(&mut judged.permit.notes));
+    exchange.record.policy(judged.permit.policy.clone());
     // Once more, because another token may count since the providers were asked.
     tell(arrived, &mut judged);
     mutations.apply(arrived.request.headers_mut());
@@ -331,6 +332,8 @@ impl Judged {
         if let Err(why) = session.context.check_response(&response) {
             return Answer::bad_gateway(why).respond(exchange, form);
         }
+        // An application is no agent.
+        headers::take_denied(&mut response, exchange.record.is_grpc());
         if let Some(added) = exchange.added.take() {
             ext_authz::add_to_response(&added, response.headers_mut());
         }
@@ -411,6 +414,7 @@ impl Session {
             protocol: "",
             grpc: false,
             waypoint_principal: permit.and_then(session::principal),
+            policy: permit.and_then(|permit| permit.policy.clone()),
             connection: self.open.get().cloned(),
         }
     }

@@ -6,12 +6,14 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
 
 use super::{Exchange, ResponseBody};
-use crate::base::Reason;
+use crate::base::{ObjectKey, Reason};
 use crate::ext_authz::{self, Refusal};
 use crate::filter;
 use crate::l7::message::body::{Broken, OVERLOADED};
 use crate::l7::message::framing::Fault;
+use crate::l7::message::headers;
 use crate::policy::Denial;
+use crate::telemetry::Verdict;
 
 /// Goes with every 401 (RFC 9110, 15.5.2); that a token was brought and is not good (RFC 6750, 3.1).
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
@@ -38,6 +40,8 @@ struct Given {
     grpc: Option<u32>,
     /// Instead of the text.
     body: Option<Bytes>,
+    /// The policy that refused, for who observes.
+    policy: Option<ObjectKey>,
 }
 
 /// What an answer of our own must look like, by the request.
@@ -58,14 +62,14 @@ impl Answer {
     /// What a filter answers with.
     pub(in crate::l7) fn of_filter(answer: filter::Answer) -> Self {
         let filter::Answer { headers, grpc, body, .. } = answer;
-        let given = Some(Box::new(Given { headers, grpc, body }));
+        let given = Some(Box::new(Given { headers, grpc, body, policy: None }));
         Self { given, ..Self::new(answer.status, answer.text, answer.reason, answer.why) }
     }
 
     /// What a provider of external authorization answers instead of the application.
     pub(in crate::l7) fn of_provider(refusal: Refusal, why: impl Into<String>) -> Self {
         let Refusal { status, headers, body } = refusal;
-        let given = Some(Box::new(Given { headers, grpc: None, body: Some(body) }));
+        let given = Some(Box::new(Given { headers, body: Some(body), ..Given::default() }));
         let text = "denied by external authorization";
         Self { given, ..Self::new(status, text, Reason::Unauthorized, why) }
     }
@@ -97,13 +101,20 @@ impl Answer {
 
     /// A policy refuses the request; one that cannot tell who asks says so (RFC 6750, 3).
     pub(in crate::l7) fn of_denial(denial: &Denial, uri: &Uri, headers: &HeaderMap) -> Self {
-        let Some(fault) = denial.token else { return Self::denied(&*denial.why) };
-        let answer = |status| Self::new(status, fault.text(), Reason::Denied, &*denial.why);
+        let policy = || denial.policy.clone();
+        let named = || policy().map(|_| Box::new(Given { policy: policy(), ..Given::default() }));
+        let Some(fault) = denial.token else {
+            return Self { given: named(), ..Self::denied(&*denial.why) };
+        };
+        let answer = |status| {
+            let answer = Self::new(status, fault.text(), Reason::Denied, &*denial.why);
+            Self { given: named(), ..answer }
+        };
         if fault.is_known_bearer() {
             return answer(StatusCode::FORBIDDEN);
         }
         let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, challenge(uri, headers))]);
-        let given = Given { headers, ..Given::default() };
+        let given = Given { headers, policy: policy(), ..Given::default() };
         Self { given: Some(Box::new(given)), ..answer(StatusCode::UNAUTHORIZED) }
     }
 
@@ -206,6 +217,7 @@ impl Answer {
         if self.reason != Reason::None {
             let why = std::mem::take(&mut self.why);
             exchange.record.fail(self.reason, why.into_string());
+            self.tell_observers(&mut exchange);
         }
         if form == Form::Grpc && self.reason != Reason::None {
             return self.respond_grpc(exchange);
@@ -240,6 +252,20 @@ impl Answer {
             response.headers_mut().insert(CONTENT_LENGTH, length.into());
         }
         response
+    }
+
+    /// Names the policy that refused, and has the client's agent hear that one did; that takes the header off.
+    fn tell_observers(&mut self, exchange: &mut Exchange) {
+        if Verdict::of(self.reason) != Verdict::Denied {
+            return;
+        }
+        if let Some(policy) = self.given.as_mut().and_then(|given| given.policy.take()) {
+            exchange.record.policy(Some(policy));
+        }
+        if exchange.record.is_of_a_routed_arrival() {
+            let given = self.given.get_or_insert_default();
+            given.headers.insert(headers::DENIED, HeaderValue::from_static("true"));
+        }
     }
 
     /// A failure as gRPC has it, with the headers that a filter answers with.

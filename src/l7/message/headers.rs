@@ -10,7 +10,7 @@ use http::header::{
     HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::PathAndQuery;
-use http::{Request, Uri, Version};
+use http::{Request, Response, Uri, Version};
 
 use super::{framing, host};
 use crate::base::{self, FIELD_BYTES, Identity};
@@ -19,6 +19,8 @@ use crate::base::{self, FIELD_BYTES, Identity};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The original values of a request that the client's half changed ([`original`](super::original)).
 pub(in crate::l7) const ORIGINAL: HeaderName = HeaderName::from_static("x-isthmus-original");
+/// The destination's half tells the client's that a policy refused the request, for who observes; neither lets it pass.
+pub(in crate::l7) const DENIED: HeaderName = HeaderName::from_static("x-isthmus-denied");
 /// How many checks of external authorization led to a request, which is itself a check then.
 pub(in crate::l7) const CHECKS: HeaderName = HeaderName::from_static("x-isthmus-checks");
 /// Who the client is (Envoy, "x-forwarded-client-cert").
@@ -153,6 +155,11 @@ pub(in crate::l7) fn put_attempt(headers: &mut HeaderMap, attempt: HeaderValue) 
     headers.insert(ATTEMPT_COUNT, attempt);
 }
 
+/// Whether the destination's half says that a policy refused the request. No success has it, but for gRPC, where all failures are.
+pub(in crate::l7) fn take_denied<B>(response: &mut Response<B>, is_grpc: bool) -> bool {
+    (is_grpc || !response.status().is_success()) && response.headers_mut().remove(DENIED).is_some()
+}
+
 /// Headers that only agents may send are taken out of what clients send, trailers included.
 pub(in crate::l7) fn strip_internal(headers: &mut HeaderMap) {
     framing::remove(headers, &[ORIGINAL]);
@@ -244,6 +251,19 @@ mod tests {
             request.headers_mut().append(*name, HeaderValue::from_static(value));
         }
         request
+    }
+
+    #[test]
+    fn only_what_is_no_success_can_tell_of_a_denial_and_nothing_passes_it_on() {
+        for (status, is_grpc, expected) in
+            [(403, false, true), (503, false, true), (200, false, false), (200, true, true)]
+        {
+            let response = Response::builder().status(status).header(DENIED, "true");
+            let mut response = response.body(()).unwrap();
+            assert_eq!(take_denied(&mut response, is_grpc), expected, "{status}");
+            assert_ne!(response.headers().contains_key(DENIED), expected, "{status}");
+            assert!(!take_denied(&mut response, is_grpc), "{status}: it is gone, or not looked at");
+        }
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(in crate::l7) struct Sender {
     tasks: Arc<Tasks>,
     buffers: Arc<Buffers>,
     made: Instant,
+    /// The other end is in this process.
+    local: bool,
     /// The application has not asked for the body of its last request, so that nothing can follow it.
     withheld: Option<Withheld>,
 }
@@ -83,6 +85,7 @@ impl Sender {
         let most_fields = most_fields + usize::from(stream.leads_to_an_agent());
         let buffers = Arc::new(buffers);
         buffers.limit(limits);
+        let local = stream.is_local();
         let kind = match version {
             Version::Http1 => Kind::http1(tasks, most_fields, stream).await,
             Version::Http2 => {
@@ -92,7 +95,12 @@ impl Sender {
         };
         let kind = kind.map_err(|error| UpstreamError::Handshake { address, error })?;
         let (tasks, made) = (tasks.clone(), Instant::now());
-        Ok(Self { kind, tasks, buffers, made, withheld: None })
+        Ok(Self { kind, tasks, buffers, made, local, withheld: None })
+    }
+
+    /// The other end is in this process.
+    pub(in crate::l7) fn is_local(&self) -> bool {
+        self.local
     }
 
     /// How long it may rest.
@@ -191,7 +199,8 @@ impl Sender {
         let buffers = self.buffers.clone();
         self.count();
         let tasks = self.tasks.clone();
-        Ok(Sender { kind, tasks, buffers, made: self.made, withheld: None })
+        let (made, local) = (self.made, self.local);
+        Ok(Sender { kind, tasks, buffers, made, local, withheld: None })
     }
 
     /// Sends a request in canonical form, and passes on what the application says before its response. The request is taken; one

@@ -19,18 +19,21 @@ pub(super) struct Seen<'a> {
     /// Bytes from the side that dialled, and to it.
     pub(super) carried: (u64, u64),
     pub(super) age: Duration,
+    /// It was permitted, and a record of it began.
+    pub(super) began: bool,
     pub(super) trace: Option<(TraceId, SpanId)>,
 }
 
 impl<'a> Seen<'a> {
     /// A connection that has not carried bytes yet.
     pub(super) fn begun(start: &'a ConnectionStart) -> Self {
-        Self { start, failure: None, carried: (0, 0), age: Duration::ZERO, trace: None }
+        let (carried, age) = ((0, 0), Duration::ZERO);
+        Self { start, failure: None, carried, age, began: true, trace: None }
     }
 
     /// One that never did.
     pub(super) fn refused(start: &'a ConnectionStart, failure: (Reason, &'a str)) -> Self {
-        Self { failure: Some(failure), ..Self::begun(start) }
+        Self { failure: Some(failure), began: false, ..Self::begun(start) }
     }
 
     pub(super) fn reason(&self) -> Reason {

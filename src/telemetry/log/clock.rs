@@ -23,6 +23,13 @@ pub(in crate::telemetry) fn write(out: &mut String, time: SystemTime) {
     let _ = write!(out, ".{:06}Z", since.subsec_micros());
 }
 
+/// A time in UTC as RFC 3339 with microseconds.
+pub fn rfc3339(time: SystemTime) -> String {
+    let mut out = String::new();
+    write(&mut out, time);
+    out
+}
+
 fn second(seconds: u64) -> [u8; SECOND_LENGTH] {
     let (last, text) = LAST.get();
     if last == seconds {
