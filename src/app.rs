@@ -201,6 +201,7 @@ impl Agent {
                 world: self.world.clone(),
                 objects: self.source.asked(),
                 settings: translate_settings(&self.settings),
+                observe: self.observe.clone(),
             },
             objects: self.source.asked(),
             shared_limits: self.exchange.clone(),

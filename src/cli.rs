@@ -10,6 +10,7 @@ mod explain;
 mod manual;
 mod observe;
 mod output;
+mod preview;
 mod status;
 mod table;
 mod top;
@@ -39,7 +40,8 @@ Exit codes:
   1  it failed, and standard error says why; ready: not ready
   2  arguments, settings or manifests are wrong; check: something would be refused, or fails; analyze:
      there are errors
-  3  analyze: there are warnings, and no errors; explain: it is refused, or that depends";
+  3  analyze: there are warnings, and no errors; explain: it is refused, or that depends;
+     preview: something would be decided otherwise";
 
 /// The ambient service mesh in one binary.
 #[derive(Parser)]
@@ -65,6 +67,8 @@ enum Command {
     Connections(Connections),
     /// Explain what becomes of a connection or request, and why: its whole way, from both nodes
     Explain(Box<explain::Explain>),
+    /// Tell which connections and requests of the last hour a change would have decided otherwise
+    Preview(preview::Preview),
     /// Show recent connections and requests of a running agent, with their verdicts; and follow new ones
     Observe(observe::Observe),
     /// Show what the services of a running agent's node do now, in the terminal
@@ -181,6 +185,7 @@ pub fn main() -> ExitCode {
             show(answer.and_then(|it| asked.output.answer(it, connections::table)))
         }
         Command::Explain(explain) => explain.run(),
+        Command::Preview(preview) => preview.run(),
         Command::Observe(asked) => observe::run(&asked),
         Command::Top(asked) => top::run(&asked),
         Command::Dump(from) => show(from.get("/config_dump")),

@@ -10,9 +10,11 @@
 mod destination;
 mod layer4;
 mod layer7;
+mod preview;
 mod question;
 mod tree;
 
+pub use preview::{Change, Preview, preview};
 pub use question::{Http, Question};
 pub use tree::{Explanation, Node, Outcome, Verdict, render};
 

@@ -22,6 +22,7 @@ GET  /config_dump                everything the agent knows, as JSON (for istioc
 GET  /connections                open connections, as JSON; ?workload=namespace/name&limit=100
 GET  /status                     the short form, as JSON
 POST /explain                    the way of a connection or request, for isthmus explain
+POST /preview                    what of the last hour a change would decide otherwise, for isthmus preview
 GET  /analysis                   what is wrong with the objects, as JSON
 GET  /flows                      recent connections and requests, a JSON object a line; ?follow=true&verdict=denied
 GET  /flows/summary              who called what within the last hour, as JSON
@@ -60,10 +61,14 @@ type Page = Response<PageBody>;
 pub(super) async fn answer(port: Port, admin: &Admin, request: Request<Incoming>) -> Page {
     let (parts, body) = request.into_parts();
     let request = &Request::from_parts(parts, ());
-    if let (Port::Admin(_), &Method::POST, "/explain") =
-        (port, request.method(), request.uri().path())
-    {
-        return explain(admin, body).await;
+    match (port, request.method(), request.uri().path()) {
+        (Port::Admin(_), &Method::POST, "/explain") => {
+            return asked(admin, body, |it, question| it.explain(question)).await;
+        }
+        (Port::Admin(_), &Method::POST, "/preview") => {
+            return asked(admin, body, |it, change| it.preview(change)).await;
+        }
+        _ => {}
     }
     match (port, request.method(), request.uri().path()) {
         (Port::Readiness, &Method::GET, "/healthz/ready") => readiness(admin).await,
@@ -79,7 +84,11 @@ pub(super) async fn answer(port: Port, admin: &Admin, request: Request<Incoming>
 }
 
 /// Answers a question, over a snapshot: it changes nothing.
-async fn explain(admin: &Admin, body: Incoming) -> Page {
+async fn asked(
+    admin: &Admin,
+    body: Incoming,
+    answer: fn(&dyn Dump, &[u8]) -> Result<serde_json::Value, String>,
+) -> Page {
     let body = match Limited::new(body, MAX_QUESTION).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => {
@@ -87,7 +96,7 @@ async fn explain(admin: &Admin, body: Incoming) -> Page {
         }
     };
     let dump = admin.dump.clone();
-    match tokio::task::spawn_blocking(move || dump.explain(&body)).await {
+    match tokio::task::spawn_blocking(move || answer(&*dump, &body)).await {
         Ok(Ok(told)) => json(&told),
         Ok(Err(why)) => page(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
         Err(error) => {

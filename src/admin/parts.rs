@@ -23,6 +23,13 @@ pub trait Dump: Send + Sync + 'static {
     fn explain(&self, _question: &[u8]) -> Result<serde_json::Value, String> {
         Err("only an agent explains; ask that of a node".to_owned())
     }
+    /// Answers `isthmus preview`, given the body of its request. May take long.
+    ///
+    /// # Errors
+    /// What is wrong with the change.
+    fn preview(&self, _change: &[u8]) -> Result<serde_json::Value, String> {
+        Err("only an agent knows what it has seen; ask that of a node".to_owned())
+    }
     /// What is wrong with the objects, for `isthmus analyze`; or why nobody can tell. May take long.
     fn analysis(&self) -> Result<serde_json::Value, String> {
         Err("only agents know the objects".to_owned())

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::explain::{Question, explain};
+use crate::explain::{Question, explain, preview};
+use crate::observe::Observe;
 use crate::source::{Asked, Supposed, TranslateSettings, translate};
 use crate::world::{World, WorldStore};
 
@@ -24,6 +25,7 @@ pub(super) struct Explainer {
     pub(super) world: Arc<WorldStore>,
     pub(super) objects: Asked,
     pub(super) settings: TranslateSettings,
+    pub(super) observe: Arc<Observe>,
 }
 
 impl Explainer {
@@ -36,6 +38,16 @@ impl Explainer {
             false => explain(&self.suppose(&asked.supposed)?, &asked.question)?,
         };
         serde_json::to_value(explanation).map_err(|error| error.to_string())
+    }
+
+    /// What of the last hour a change would have decided otherwise.
+    pub(super) fn preview(&self, body: &[u8]) -> Result<Value, String> {
+        let supposed: Supposed =
+            serde_json::from_slice(body).map_err(|error| format!("the change: {error}"))?;
+        let would = self.suppose(&supposed)?;
+        let seen = self.observe.summary(&[]).pairs;
+        let previewed = preview(&self.world.snapshot(), &would, &seen);
+        serde_json::to_value(previewed).map_err(|error| error.to_string())
     }
 
     fn suppose(&self, supposed: &Supposed) -> Result<World, String> {

@@ -90,6 +90,10 @@ impl Dump for View {
         self.explainer.answer(question)
     }
 
+    fn preview(&self, change: &[u8]) -> Result<Value, String> {
+        self.explainer.preview(change)
+    }
+
     fn dump(&self) -> Value {
         let connections = self.telemetry.open_connections(|_| true);
         let shown = connections.len().min(MAX_CONNECTIONS_SHOWN);

@@ -77,7 +77,8 @@ impl Explain {
     }
 
     fn answer(&self) -> anyhow::Result<Explanation> {
-        let asked = Asked { question: self.question()?, supposed: self.supposed()? };
+        let supposed = supposed(&self.with, &self.without)?;
+        let asked = Asked { question: self.question()?, supposed };
         match &self.manifests {
             Some(directory) => self.offline(directory, &asked),
             None => {
@@ -115,12 +116,13 @@ impl Explain {
         let http = is_http.then_some(Http { method, path, headers, jwt });
         Ok(Question { from: self.from.clone(), to: self.to.clone(), http, sni: self.sni.clone() })
     }
+}
 
-    fn supposed(&self) -> anyhow::Result<Supposed> {
-        let read = |file: &PathBuf| {
-            fs::read_to_string(file).with_context(|| format!("--with {}", file.display()))
-        };
-        let applied = self.with.iter().map(read).collect::<anyhow::Result<_>>()?;
-        Ok(Supposed { applied, deleted: self.without.clone() })
-    }
+/// The change that these manifests and deletions are.
+pub(super) fn supposed(files: &[PathBuf], deleted: &[String]) -> anyhow::Result<Supposed> {
+    let read = |file: &PathBuf| {
+        fs::read_to_string(file).with_context(|| format!("read {}", file.display()))
+    };
+    let applied = files.iter().map(read).collect::<anyhow::Result<_>>()?;
+    Ok(Supposed { applied, deleted: deleted.to_vec() })
 }

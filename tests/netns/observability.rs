@@ -600,6 +600,19 @@ fn a_denial_is_explained_as_it_happens_and_what_would_lift_it_is_known_before() 
     let (code, text) = explain(&lab, &node, &[&delete[..], &with].concat())?;
     assert_eq!(code, Some(0), "{text}");
     settle(&lab, "curl", &["-X", "DELETE", DETAILS], 403)?;
+    let denied = policy.replace("[GET]", "[PUT]");
+    std::fs::write(&file, denied)?;
+    let previewed = wait::until("the requests above to be remembered", || {
+        let mut command = process::command(&lab.node(&node)?.namespace, &lab.programs().isthmus);
+        let output = command.args(["preview", with[1], "--node", &node]).output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(text.contains("GET /details/0").then_some((output.status.code(), text)))
+    })?;
+    let (code, text) = previewed;
+    assert_eq!(code, Some(3), "{text}");
+    let line = text.lines().find(|it| it.contains("GET /details/0")).context(text.clone())?;
+    assert!(line.contains("permitted -> refused: 403") && line.contains("default/curl"), "{text}");
+    assert!(!text.contains("DELETE"), "it was denied before: {text}");
     let (code, text) = explain(&lab, &node, &["--from", "default/curl", "--to", "nobody:1"])?;
     assert!(code == Some(1) && text.contains("for another namespace say"), "{text}");
     Ok(())
