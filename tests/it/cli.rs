@@ -56,7 +56,7 @@ fn exit_codes_are_those_of_the_documentation() {
     assert_eq!(code(&["analyze", "/nowhere"]), Some(2));
     // No agent answers there.
     assert_eq!(code(&["check", "--socket", "/nowhere/agent.sock"]), Some(2));
-    assert_eq!(code(&["check", &format!("{golden}/good"), "--output", "json"]), Some(2));
+    assert_eq!(code(&["check", &format!("{golden}/good"), "--output", "json"]), Some(0));
     assert_eq!(code(&["analyze", "--socket", "/nowhere/agent.sock"]), Some(1));
     assert_eq!(code(&["run", "--config", "/nowhere/agent.toml"]), Some(2));
     assert_eq!(code(&socket), Some(1));

@@ -31,6 +31,7 @@ mod dns;
 mod egress;
 mod endurance;
 mod entries;
+mod explain;
 mod faults;
 mod floods;
 #[path = "../support/frames.rs"]
