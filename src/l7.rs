@@ -27,6 +27,7 @@ mod destination;
 mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+mod http1;
 mod message;
 mod tasks;
 mod upstream;

@@ -44,6 +44,17 @@ pub trait ChunkWrite: Send + Unpin {
     /// Takes bytes from the front of `chunk`; ready when it took some.
     fn poll_write_chunk(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes)
     -> Poll<io::Result<()>>;
+    /// Takes bytes from the front of `first`, or of `second` when that is empty; of both where the carrier can write them at
+    /// once. Ready when it took some.
+    fn poll_write_both(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &mut Bytes,
+        second: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        let chunk = if first.is_empty() { second } else { first };
+        self.poll_write_chunk(cx, chunk)
+    }
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Ends this direction (FIN, END_STREAM); the other one continues.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -51,6 +62,43 @@ pub trait ChunkWrite: Send + Unpin {
     /// Ready when the peer accepts nothing more, if the carrier reports that without a write.
     fn poll_broken(&mut self, _cx: &mut Context<'_>) -> Poll<io::Error> {
         Poll::Pending
+    }
+}
+
+impl<R: ChunkRead + ?Sized> ChunkRead for Box<R> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, hint: usize) -> Poll<io::Result<Bytes>> {
+        (**self).poll_chunk(cx, hint)
+    }
+}
+
+impl<W: ChunkWrite + ?Sized> ChunkWrite for Box<W> {
+    fn poll_write_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunk: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        (**self).poll_write_chunk(cx, chunk)
+    }
+
+    fn poll_write_both(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &mut Bytes,
+        second: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        (**self).poll_write_both(cx, first, second)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (**self).poll_flush(cx)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (**self).poll_finish(cx)
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        (**self).poll_broken(cx)
     }
 }
 

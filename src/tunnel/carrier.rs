@@ -186,6 +186,15 @@ impl ChunkWrite for CarrierWrite {
         forward!(self, half => half.poll_write_chunk(cx, chunk))
     }
 
+    fn poll_write_both(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &mut Bytes,
+        second: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        forward!(self, half => half.poll_write_both(cx, first, second))
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         forward!(self, half => half.poll_flush(cx))
     }

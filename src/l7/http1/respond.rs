@@ -1,0 +1,95 @@
+//! The head of a response as a server writes it: what it says of the body is what is sent, whatever the application said.
+
+use bytes::BufMut;
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderName, Method, Response, StatusCode};
+
+use super::encode::{Decimal, Framing};
+use super::names;
+use super::server::{Asked, Outgoing};
+use super::writer::Writer;
+
+/// Writes a head. Gives how the body is written, and whether the connection still goes on.
+pub(super) fn put<B: Outgoing>(
+    writer: &mut Writer,
+    response: &Response<B>,
+    asked: &Asked,
+    keeps_alive: &mut bool,
+) -> Framing {
+    let (status, headers) = (response.status(), response.headers());
+    let said = headers.get(CONTENT_LENGTH);
+    let said = said.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let framing = framing(response, asked, said);
+    *keeps_alive &= framing != Framing::Close && !super::says(headers, CONNECTION, "close");
+    let is_switched = status == StatusCode::SWITCHING_PROTOCOLS;
+    let length = if let Framing::Length(length) = framing { length } else { 0 };
+    let digits = Decimal::new(length);
+    let holds = match framing {
+        Framing::None => status != StatusCode::NO_CONTENT && !is_switched,
+        Framing::Length(length) => said == Some(length),
+        Framing::Chunked(_) | Framing::Close => false,
+    };
+    let connection: Option<&[u8]> = match (*keeps_alive, asked.is_old) {
+        _ if is_switched => None,
+        (false, _) => Some(b"close"),
+        (true, true) => Some(b"keep-alive"),
+        (true, false) => None,
+    };
+    let mut left_out = [TRANSFER_ENCODING, CONTENT_LENGTH, CONNECTION];
+    let mut count = 1;
+    if !holds {
+        count += 1;
+    }
+    if connection.is_some() {
+        left_out[count] = CONNECTION;
+        count += 1;
+    }
+    let mut also: [(HeaderName, &[u8]); 2] = [(CONNECTION, b""), (CONNECTION, b"")];
+    let mut more = 0;
+    for field in [
+        (!holds && matches!(framing, Framing::Length(_))).then(|| (CONTENT_LENGTH, digits.text())),
+        matches!(framing, Framing::Chunked(_)).then_some((TRANSFER_ENCODING, &b"chunked"[..])),
+        connection.map(|says| (CONNECTION, says)),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        also[more] = field;
+        more += 1;
+    }
+    let names = response.body().names();
+    let out = writer.buffer(names::length(headers) + 128);
+    out.put_slice(if asked.is_old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    out.put_slice(status.as_str().as_bytes());
+    out.put_slice(b" ");
+    let usual = || status.canonical_reason().unwrap_or("<none>").as_bytes();
+    out.put_slice(names.and_then(|names| names.reason(status)).unwrap_or_else(usual));
+    out.put_slice(b"\r\n");
+    names::put(out, headers, names, &left_out[..count], &also[..more]);
+    out.put_slice(b"\r\n");
+    framing
+}
+
+fn framing<B: Outgoing>(response: &Response<B>, asked: &Asked, said: Option<u64>) -> Framing {
+    let (status, body) = (response.status(), response.body());
+    let has_none = asked.method == Method::HEAD
+        || matches!(status.as_u16(), 101 | 204 | 304)
+        || asked.method == Method::CONNECT && status.is_success();
+    let length = if body.is_end_stream() { Some(0) } else { body.size_hint().exact().or(said) };
+    match length {
+        _ if has_none => Framing::None,
+        Some(length) => Framing::Length(length),
+        None if asked.is_old => Framing::Close,
+        None => Framing::chunked(response.headers(), asked.takes_trailers),
+    }
+}
+
+/// Answers what is no request.
+pub(super) fn put_refusal(writer: &mut Writer, status: StatusCode) {
+    let out = writer.buffer(128);
+    out.put_slice(b"HTTP/1.1 ");
+    out.put_slice(status.as_str().as_bytes());
+    out.put_slice(b" ");
+    out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.put_slice(b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+}
