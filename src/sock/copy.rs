@@ -21,7 +21,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use self::relay::Relay;
 pub use self::split::{Split, SplitRead, SplitWrite};
@@ -49,11 +49,18 @@ pub trait ChunkWrite: Send + Unpin {
     fn poll_write_both(
         &mut self,
         cx: &mut Context<'_>,
-        first: &mut Bytes,
+        first: &mut BytesMut,
         second: &mut Bytes,
     ) -> Poll<io::Result<()>> {
-        let chunk = if first.is_empty() { second } else { first };
-        self.poll_write_chunk(cx, chunk)
+        if first.is_empty() {
+            return self.poll_write_chunk(cx, second);
+        }
+        let mut chunk = std::mem::take(first).freeze();
+        let written = self.poll_write_chunk(cx, &mut chunk);
+        if !chunk.is_empty() {
+            *first = chunk.into();
+        }
+        written
     }
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Ends this direction (FIN, END_STREAM); the other one continues.
@@ -83,7 +90,7 @@ impl<W: ChunkWrite + ?Sized> ChunkWrite for Box<W> {
     fn poll_write_both(
         &mut self,
         cx: &mut Context<'_>,
-        first: &mut Bytes,
+        first: &mut BytesMut,
         second: &mut Bytes,
     ) -> Poll<io::Result<()>> {
         (**self).poll_write_both(cx, first, second)

@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -189,7 +189,7 @@ impl ChunkWrite for CarrierWrite {
     fn poll_write_both(
         &mut self,
         cx: &mut Context<'_>,
-        first: &mut Bytes,
+        first: &mut BytesMut,
         second: &mut Bytes,
     ) -> Poll<io::Result<()>> {
         forward!(self, half => half.poll_write_both(cx, first, second))

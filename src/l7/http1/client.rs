@@ -86,8 +86,8 @@ struct Sending<B> {
 /// What is yet to be written of a request.
 pub(in crate::l7) struct Upload<B> {
     writer: Box<Writer>,
-    /// `None`: all of it was taken.
-    body: Option<B>,
+    /// `None`: all of it was taken. Boxed, because few requests have one, and every future of a request would hold it.
+    body: Option<Box<B>>,
     framing: Framing,
 }
 
@@ -140,7 +140,7 @@ impl Connection {
         };
         let (head, body) = std::mem::take(request).into_parts();
         let framing = put_request(&mut writer, &head, &body);
-        let body = Some(body).filter(|_| framing != Framing::None);
+        let body = (framing != Framing::None).then(|| Box::new(body));
         let upload = Upload { writer, body, framing };
         let (method, most_fields) = (head.method, self.most_fields);
         Ok(Sending { upload, reader, method, most_fields, is_half_closed: false })

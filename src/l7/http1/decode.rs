@@ -7,7 +7,7 @@ use super::error::Error;
 use crate::l7::budget::sizes::HTTP1_BUFFER;
 
 /// How much extensions of chunks may take in one body, in bytes. Nobody uses them.
-const MOST_EXTENSIONS: u32 = 16 * 1024;
+const MOST_EXTENSIONS: u16 = 16 * 1024;
 
 /// The longest trailers, in bytes.
 const LONGEST_TRAILERS: usize = HTTP1_BUFFER;
@@ -29,17 +29,17 @@ pub(in crate::l7) enum Piece {
     Trailers(HeaderMap),
 }
 
-/// A body in chunks.
+/// A body in chunks. Small, because every request and every response with one holds it.
 #[derive(Debug)]
 pub(in crate::l7) struct Chunked {
     state: State,
     /// Of the chunk.
     left: u64,
-    extensions: u32,
+    extensions: u16,
     /// The lines of the trailers, as they came.
-    trailers: Vec<u8>,
-    lines: usize,
-    most_lines: usize,
+    trailers: Option<Box<Vec<u8>>>,
+    lines: u16,
+    most_lines: u16,
 }
 
 /// What comes next.
@@ -65,13 +65,46 @@ enum State {
     Trailers,
     Over,
     /// It broke the rules, which is told once the data before that has passed.
-    Broken(&'static str),
+    Broken(Fault),
+}
+
+/// What is wrong with chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    TooLarge,
+    NoSize,
+    NoNumber,
+    ExtensionLine,
+    Extensions,
+    Size,
+    TrailerLine,
+    Lines,
+    Line,
+    Trailers,
+}
+
+impl Fault {
+    fn text(self) -> &'static str {
+        match self {
+            Self::TooLarge => "the size of a chunk is beyond 64 bits",
+            Self::NoSize => "the size of a chunk is missing",
+            Self::NoNumber => "the size of a chunk is no number",
+            Self::ExtensionLine => "an extension of a chunk has a line's end",
+            Self::Extensions => "the extensions of chunks are too long",
+            Self::Size => "a chunk is longer than its size",
+            Self::TrailerLine => "a trailer has a bare LF",
+            Self::Lines => "there are too many trailers",
+            Self::Line => "a line ends without CR LF",
+            Self::Trailers => "the trailers are too long",
+        }
+    }
 }
 
 impl Decoder {
     /// `most_lines`: as many fields may the trailers have.
     pub(super) fn chunked(most_lines: usize) -> Self {
-        let (state, trailers) = (State::Start, Vec::new());
+        let most_lines = u16::try_from(most_lines).unwrap_or(u16::MAX - 1);
+        let (state, trailers) = (State::Start, None);
         Self::Chunked(Chunked { state, left: 0, extensions: 0, trailers, lines: 0, most_lines })
     }
 
@@ -153,10 +186,10 @@ impl Chunked {
             }
             State::Trailers => {
                 self.state = State::Over;
-                let lines = std::mem::take(&mut self.trailers);
-                Ok(Some(Piece::Trailers(fields(&lines, self.lines)?)))
+                let lines = self.trailers.take().unwrap_or_default();
+                Ok(Some(Piece::Trailers(fields(&lines, self.lines.into())?)))
             }
-            State::Broken(why) => Err(Error::Framing(why)),
+            State::Broken(fault) => Err(Error::Framing(fault.text())),
             _ => Ok(None),
         }
     }
@@ -179,22 +212,22 @@ impl Chunked {
         }
     }
 
-    fn step(&mut self, byte: u8) -> Result<State, &'static str> {
+    fn step(&mut self, byte: u8) -> Result<State, Fault> {
         Ok(match (self.state, byte) {
             (State::Start | State::Size, byte) if byte.is_ascii_hexdigit() => {
-                self.left = larger(self.left, byte).ok_or("the size of a chunk is beyond 64 bits")?;
+                self.left = larger(self.left, byte).ok_or(Fault::TooLarge)?;
                 State::Size
             }
-            (State::Start, _) => return Err("the size of a chunk is missing"),
+            (State::Start, _) => return Err(Fault::NoSize),
             (State::Size | State::Blanks, b' ' | b'\t') => State::Blanks,
             (State::Size | State::Blanks, b';') => State::Extension,
             (State::Size | State::Blanks | State::Extension, b'\r') => State::SizeLf,
-            (State::Size | State::Blanks, _) => return Err("the size of a chunk is no number"),
-            (State::Extension, b'\n') => return Err("an extension of a chunk has a line's end"),
+            (State::Size | State::Blanks, _) => return Err(Fault::NoNumber),
+            (State::Extension, b'\n') => return Err(Fault::ExtensionLine),
             (State::Extension, _) => {
                 self.extensions += 1;
                 if self.extensions >= MOST_EXTENSIONS {
-                    return Err("the extensions of chunks are too long");
+                    return Err(Fault::Extensions);
                 }
                 State::Extension
             }
@@ -202,11 +235,11 @@ impl Chunked {
             (State::SizeLf, b'\n') => State::Data,
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Start,
-            (State::DataCr | State::DataLf, _) => return Err("a chunk is longer than its size"),
+            (State::DataCr | State::DataLf, _) => return Err(Fault::Size),
             (State::Line, b'\r') => State::EndLf,
             (State::EndLf, b'\n') if self.lines == 0 => State::Over,
             (State::EndLf, b'\n') => State::Trailers,
-            (State::Line | State::Trailer, b'\n') => return Err("a trailer has a bare LF"),
+            (State::Line | State::Trailer, b'\n') => return Err(Fault::TrailerLine),
             (State::Line | State::Trailer, byte) => {
                 self.trailer(byte)?;
                 if byte == b'\r' { State::TrailerLf } else { State::Trailer }
@@ -215,19 +248,20 @@ impl Chunked {
                 self.trailer(byte)?;
                 self.lines += 1;
                 if self.lines > self.most_lines {
-                    return Err("there are too many trailers");
+                    return Err(Fault::Lines);
                 }
                 State::Line
             }
-            _ => return Err("a line ends without CR LF"),
+            _ => return Err(Fault::Line),
         })
     }
 
-    fn trailer(&mut self, byte: u8) -> Result<(), &'static str> {
-        if self.trailers.len() >= LONGEST_TRAILERS {
-            return Err("the trailers are too long");
+    fn trailer(&mut self, byte: u8) -> Result<(), Fault> {
+        let trailers = self.trailers.get_or_insert_default();
+        if trailers.len() >= LONGEST_TRAILERS {
+            return Err(Fault::Trailers);
         }
-        self.trailers.push(byte);
+        trailers.push(byte);
         Ok(())
     }
 }
@@ -325,6 +359,11 @@ mod tests {
         assert_eq!(read(Decoder::Length(0), &[b"d"]), whole("", "d"));
         assert_eq!(read(Decoder::Length(3), &[b"ab"]), cut);
         assert_eq!(read(Decoder::Close, &[b"ab", b"c"]), whole("abc", ""));
+    }
+
+    #[test]
+    fn it_stays_small() {
+        assert!(size_of::<Decoder>() <= 32, "{}", size_of::<Decoder>());
     }
 
     proptest! {

@@ -22,6 +22,8 @@ pub(super) fn put<B: Outgoing>(
     let framing = framing(response, asked, said);
     *keeps_alive &= framing != Framing::Close && !super::says(headers, CONNECTION, "close");
     let is_switched = status == StatusCode::SWITCHING_PROTOCOLS;
+    // It would be a tunnel from here on.
+    *keeps_alive &= asked.method != Method::CONNECT || !status.is_success();
     let length = if let Framing::Length(length) = framing { length } else { 0 };
     let digits = Decimal::new(length);
     let holds = match framing {

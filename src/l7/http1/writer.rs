@@ -18,7 +18,7 @@ const MOST_WAITING: usize = 16 * 1024;
 /// The sending half, with what waits to be written: `front`, then `long`, then `buffer`.
 pub(in crate::l7) struct Writer {
     half: CarrierWrite,
-    front: Bytes,
+    front: BytesMut,
     long: Bytes,
     buffer: BytesMut,
     /// What was written is not flushed yet.
@@ -31,7 +31,7 @@ pub(in crate::l7) struct Writer {
 
 impl Writer {
     pub(in crate::l7) fn new(half: CarrierWrite) -> Self {
-        let (front, long, buffer) = (Bytes::new(), Bytes::new(), BytesMut::new());
+        let (front, long, buffer) = (BytesMut::new(), Bytes::new(), BytesMut::new());
         Self { half, front, long, buffer, is_written: false, is_over: false, is_cut: false }
     }
 
@@ -47,7 +47,7 @@ impl Writer {
             self.buffer.extend_from_slice(&data);
             return;
         }
-        self.front = std::mem::take(&mut self.buffer).freeze();
+        self.front = std::mem::take(&mut self.buffer);
         self.long = data;
     }
 
@@ -96,13 +96,13 @@ impl Writer {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.front.is_empty() && self.long.is_empty() {
-            self.front = std::mem::take(&mut self.buffer).freeze();
+            self.front = std::mem::take(&mut self.buffer);
         }
         ready!(self.half.poll_write_both(cx, &mut self.front, &mut self.long))?;
         self.is_written = true;
         // An empty part of a buffer would hold all of it.
         if self.front.is_empty() {
-            self.front = Bytes::new();
+            self.front = BytesMut::new();
         }
         if self.long.is_empty() {
             self.long = Bytes::new();
@@ -113,7 +113,7 @@ impl Writer {
     /// The peer takes nothing more: what waits is thrown away, and reading tells what has become of the connection.
     pub(super) fn give_up(&mut self) {
         self.is_over = true;
-        (self.front, self.long, self.buffer) = (Bytes::new(), Bytes::new(), BytesMut::new());
+        (self.front, self.long, self.buffer) = (BytesMut::new(), Bytes::new(), BytesMut::new());
     }
 
     /// Ends this direction, after all that was written.

@@ -109,7 +109,7 @@ impl ChunkWrite for TcpWrite {
     fn poll_write_both(
         &mut self,
         cx: &mut Context<'_>,
-        first: &mut Bytes,
+        first: &mut BytesMut,
         second: &mut Bytes,
     ) -> Poll<io::Result<()>> {
         let Some(half) = &mut self.0 else { return Poll::Ready(Err(ended())) };
