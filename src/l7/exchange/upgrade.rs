@@ -33,10 +33,7 @@ pub(in crate::l7) struct Upgrade {
 /// always may be (RFC 9110, 7.8): the header is removed with those of its kind, and the request goes on as one of
 /// HTTP/1.1. After a 101 nobody judges what the connection carries, so only protocols that cannot carry further requests
 /// to the application belong on the list; `h2c` can, and is never on it.
-pub(in crate::l7) fn requested(
-    request: &Request<RequestBody>,
-    allowed: &[Str],
-) -> Option<Upgrade> {
+pub(in crate::l7) fn requested(request: &Request<RequestBody>, allowed: &[Str]) -> Option<Upgrade> {
     let offered = offered(request, allowed);
     let asks = !offered.is_empty() && request.body().is_empty();
     asks.then_some(Upgrade { offered })

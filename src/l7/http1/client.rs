@@ -12,13 +12,13 @@ use std::task::{Context, Poll, ready};
 use bytes::{BufMut, Bytes};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use http_body::Body;
 
 use super::body::{ResponseStream, Slot};
 use super::encode::{Decimal, Framing};
 use super::error::Error;
-use super::head::{self, ResponseHead};
+use super::head::{self, Asks, ResponseHead};
 use super::names::{self, Names};
 use super::reader::Reader;
 use super::server::Halves;
@@ -77,7 +77,7 @@ pub(in crate::l7) enum Failed {
 struct Sending<B> {
     upload: Upload<B>,
     reader: Box<Reader>,
-    method: Method,
+    asks: Asks,
     most_fields: usize,
     /// The application was told that nothing more comes, because the client has said so.
     is_half_closed: bool,
@@ -142,8 +142,8 @@ impl Connection {
         let framing = put_request(&mut writer, &head, &body);
         let body = (framing != Framing::None).then(|| Box::new(body));
         let upload = Upload { writer, body, framing };
-        let (method, most_fields) = (head.method, self.most_fields);
-        Ok(Sending { upload, reader, method, most_fields, is_half_closed: false })
+        let (asks, most_fields) = (Asks::from(&head.method), self.most_fields);
+        Ok(Sending { upload, reader, asks, most_fields, is_half_closed: false })
     }
 
     fn answered<B>(
@@ -151,9 +151,9 @@ impl Connection {
         sending: Sending<B>,
         head: ResponseHead,
     ) -> Result<Answered<B>, Failed> {
-        let Sending { upload, reader, method, most_fields, is_half_closed } = sending;
+        let Sending { upload, reader, asks, most_fields, is_half_closed } = sending;
         let ResponseHead { response, names, keeps_alive } = head;
-        let decoder = head::response_body(&method, &response, most_fields)
+        let decoder = head::response_body(asks, &response, most_fields)
             .map_err(|error| Failed::Lost { error, is_half_closed })?;
         self.is_half_closed = is_half_closed;
         let is_sent = upload.is_sent();

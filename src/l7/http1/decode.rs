@@ -299,14 +299,19 @@ mod tests {
     use super::*;
 
     /// The data, the names of the trailers, and what follows the body; or why there is none.
-    fn read(mut decoder: Decoder, pieces: &[&[u8]]) -> Result<(String, Vec<String>, String), String> {
+    fn read(
+        mut decoder: Decoder,
+        pieces: &[&[u8]],
+    ) -> Result<(String, Vec<String>, String), String> {
         let (mut data, mut names, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         for piece in pieces {
             let mut input = Bytes::copy_from_slice(piece);
             while let Some(piece) = decoder.next(&mut input).map_err(|error| error.to_string())? {
                 match piece {
                     Piece::Data(bytes) => data.extend(bytes),
-                    Piece::Trailers(trailers) => names.extend(trailers.keys().map(|it| it.to_string())),
+                    Piece::Trailers(trailers) => {
+                        names.extend(trailers.keys().map(|it| it.to_string()))
+                    }
                 }
             }
             assert!(decoder.is_over() || input.is_empty(), "more is asked for before all is used");
@@ -328,18 +333,43 @@ mod tests {
             Ok((data.to_owned(), names, rest.to_owned()))
         };
         assert_eq!(chunked("0\r\n\r\n"), whole("", &[], ""));
-        assert_eq!(chunked("3\r\nabc\r\n00a\r\n0123456789\r\n0\r\n\r\nGET"), whole("abc0123456789", &[], "GET"));
+        assert_eq!(
+            chunked("3\r\nabc\r\n00a\r\n0123456789\r\n0\r\n\r\nGET"),
+            whole("abc0123456789", &[], "GET")
+        );
         assert_eq!(chunked("3;a=b\r\nabc\r\n0 ;x\r\n\r\n"), whole("abc", &[], ""));
-        assert_eq!(chunked("1\r\na\r\n0\r\nX-A: 1\r\nb: 2\r\n\r\n."), whole("a", &["x-a", "b"], "."));
+        assert_eq!(
+            chunked("1\r\na\r\n0\r\nX-A: 1\r\nb: 2\r\n\r\n."),
+            whole("a", &["x-a", "b"], ".")
+        );
     }
 
     #[test]
     fn what_breaks_the_rules_is_no_body() {
         for body in [
-            "zz\r\n", "\r\n", "-1\r\n", "+1\r\n", "0x3\r\n", " 3\r\nabc\r\n0\r\n\r\n", "3\nabc\n0\n\n", "3\r\nabcXX0\r\n\r\n",
-            "3\r\nabc\n0\r\n\r\n", "fffffffffffffffff\r\n", "1 2\r\n", "3\rabc", "3;a\nb\r\nabc\r\n0\r\n\r\n", "0\r\n\n", "0\n\r\n",
-            "0\r\nx: y\n\r\n", "0\r\n: y\r\n\r\n", "0\r\nx y: z\r\n\r\n", "0\r\na: 1\r\n fold\r\n\r\n", "0\r\nx\r\n\r\n",
-            "0\r\na: 1\r\nb: 1\r\nc: 1\r\nd: 1\r\n\r\n", "0\r\na: 1\0\r\n\r\n", "0\r\na: 1\rb\r\n\r\n",
+            "zz\r\n",
+            "\r\n",
+            "-1\r\n",
+            "+1\r\n",
+            "0x3\r\n",
+            " 3\r\nabc\r\n0\r\n\r\n",
+            "3\nabc\n0\n\n",
+            "3\r\nabcXX0\r\n\r\n",
+            "3\r\nabc\n0\r\n\r\n",
+            "fffffffffffffffff\r\n",
+            "1 2\r\n",
+            "3\rabc",
+            "3;a\nb\r\nabc\r\n0\r\n\r\n",
+            "0\r\n\n",
+            "0\n\r\n",
+            "0\r\nx: y\n\r\n",
+            "0\r\n: y\r\n\r\n",
+            "0\r\nx y: z\r\n\r\n",
+            "0\r\na: 1\r\n fold\r\n\r\n",
+            "0\r\nx\r\n\r\n",
+            "0\r\na: 1\r\nb: 1\r\nc: 1\r\nd: 1\r\n\r\n",
+            "0\r\na: 1\0\r\n\r\n",
+            "0\r\na: 1\rb\r\n\r\n",
         ] {
             assert!(chunked(body).unwrap_err().starts_with("the body is not framed"), "{body:?}");
         }
@@ -354,7 +384,10 @@ mod tests {
 
     #[test]
     fn a_length_is_kept_and_an_end_is_one_where_none_is_told() {
-        let (whole, cut) = (|data: &str, rest: &str| Ok((data.to_owned(), vec![], rest.to_owned())), Err(Error::Cut.to_string()));
+        let (whole, cut) = (
+            |data: &str, rest: &str| Ok((data.to_owned(), vec![], rest.to_owned())),
+            Err(Error::Cut.to_string()),
+        );
         assert_eq!(read(Decoder::Length(3), &[b"a", b"bcd"]), whole("abc", "d"));
         assert_eq!(read(Decoder::Length(0), &[b"d"]), whole("", "d"));
         assert_eq!(read(Decoder::Length(3), &[b"ab"]), cut);

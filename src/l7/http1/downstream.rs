@@ -56,11 +56,9 @@ pub(super) struct Returned {
     pub(super) rest: Option<super::decode::Decoder>,
 }
 
-/// Where the application of one attempt tells what it has to say before its response.
-pub(in crate::l7) struct Ear {
-    downstream: Downstream,
-    attempt: u64,
-}
+/// One attempt of a request, whose application may have something to say before its response.
+#[derive(Clone, Copy)]
+pub(in crate::l7) struct Attempt(u64);
 
 impl Downstream {
     /// Another request has come.
@@ -74,12 +72,25 @@ impl Downstream {
     }
 
     /// Listens for one more attempt of the request; who listened before is heard no more. `None`: the client may not be told.
-    pub(in crate::l7) fn listen(&self) -> Option<Ear> {
+    pub(in crate::l7) fn listen(&self) -> Option<Attempt> {
         let is_informed = self.0.is_informed.load(Ordering::Relaxed);
-        is_informed.then(|| {
-            let attempt = self.0.attempt.fetch_add(1, Ordering::Relaxed) + 1;
-            Ear { downstream: self.clone(), attempt }
-        })
+        is_informed.then(|| Attempt(self.0.attempt.fetch_add(1, Ordering::Relaxed) + 1))
+    }
+
+    /// Passes on an informational response, whose fields are the client's to see. A 101 is none of them.
+    pub(in crate::l7) fn inform(&self, attempt: Attempt, status: StatusCode, headers: &HeaderMap) {
+        if self.0.attempt.load(Ordering::Relaxed) != attempt.0 {
+            return;
+        }
+        self.tell(|told| {
+            told.put_slice(b"HTTP/1.1 ");
+            told.put_slice(status.as_str().as_bytes());
+            told.put_slice(b" ");
+            told.put_slice(status.canonical_reason().unwrap_or("Informational").as_bytes());
+            told.put_slice(b"\r\n");
+            names::put(told, headers, None, &[], &[]);
+            told.put_slice(b"\r\n");
+        });
     }
 
     fn tell(&self, write: impl FnOnce(&mut BytesMut)) {
@@ -145,24 +156,6 @@ impl Downstream {
     }
 }
 
-impl Ear {
-    /// Passes an informational response on, whose fields are the client's to see. A 101 is none of them.
-    pub(in crate::l7) fn tell(&self, status: StatusCode, headers: &HeaderMap) {
-        if self.downstream.0.attempt.load(Ordering::Relaxed) != self.attempt {
-            return;
-        }
-        self.downstream.tell(|told| {
-            told.put_slice(b"HTTP/1.1 ");
-            told.put_slice(status.as_str().as_bytes());
-            told.put_slice(b" ");
-            told.put_slice(status.canonical_reason().unwrap_or("Informational").as_bytes());
-            told.put_slice(b"\r\n");
-            names::put(told, headers, None, &[], &[]);
-            told.put_slice(b"\r\n");
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -180,9 +173,9 @@ mod tests {
         assert!(downstream.listen().is_none(), "over HTTP/1.0");
         downstream.begin(true);
         let (first, second) = (downstream.listen().unwrap(), downstream.listen().unwrap());
-        first.tell(StatusCode::PROCESSING, &HeaderMap::new());
+        downstream.inform(first, StatusCode::PROCESSING, &HeaderMap::new());
         assert!(downstream.take_told().is_none());
-        second.tell(StatusCode::EARLY_HINTS, &link());
+        downstream.inform(second, StatusCode::EARLY_HINTS, &link());
         let told = downstream.take_told().unwrap();
         assert_eq!(told, "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
         assert!(downstream.take_told().is_none());
@@ -192,8 +185,8 @@ mod tests {
     fn what_waits_is_bounded() {
         let downstream = Downstream::default();
         downstream.begin(true);
-        let ear = downstream.listen().unwrap();
-        (0..10_000).for_each(|_| ear.tell(StatusCode::EARLY_HINTS, &link()));
+        let attempt = downstream.listen().unwrap();
+        (0..10_000).for_each(|_| downstream.inform(attempt, StatusCode::EARLY_HINTS, &link()));
         assert!(downstream.take_told().unwrap().len() <= MOST);
     }
 }

@@ -46,7 +46,8 @@ impl Framing {
         let announced = headers.get_all(TRAILER).iter().filter(|_| may_have_trailers);
         let announced = announced.filter_map(|value| value.to_str().ok());
         let announced = announced.flat_map(|value| value.split(','));
-        let names = announced.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());
+        let names =
+            announced.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());
         Self::Chunked(names.filter(|name| !NO_TRAILERS.contains(name)).collect())
     }
 
@@ -72,7 +73,11 @@ impl Framing {
     }
 
     /// Writes the end of a body.
-    pub(super) fn end(&mut self, writer: &mut Writer, trailers: Option<&HeaderMap>) -> Result<(), Error> {
+    pub(super) fn end(
+        &mut self,
+        writer: &mut Writer,
+        trailers: Option<&HeaderMap>,
+    ) -> Result<(), Error> {
         match self {
             Self::Length(left) if *left > 0 => return Err(Error::Length),
             Self::Chunked(announced) => {

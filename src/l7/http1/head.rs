@@ -5,7 +5,9 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+};
 
 use super::decode::Decoder;
 use super::error::{Error, LONGEST_TARGET};
@@ -14,6 +16,9 @@ use super::names::Names;
 
 /// Up to so many fields take no memory while they are parsed.
 const FEW_FIELDS: usize = 128;
+
+/// Fields that are added to most heads on their way; a map that must grow for them is allocated twice.
+const ADDED: usize = 6;
 
 /// A request, and what it says of its body.
 pub(in crate::l7) struct RequestHead {
@@ -31,6 +36,34 @@ pub(in crate::l7) struct ResponseHead {
     pub(in crate::l7) response: Response<()>,
     pub(in crate::l7) names: Option<Names>,
     pub(in crate::l7) keeps_alive: bool,
+}
+
+/// What a request asks for, as far as that says whether its response has a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::l7) enum Asks {
+    Head,
+    /// A tunnel.
+    Connect,
+    Anything,
+}
+
+impl From<&Method> for Asks {
+    fn from(method: &Method) -> Self {
+        match *method {
+            Method::HEAD => Self::Head,
+            Method::CONNECT => Self::Connect,
+            _ => Self::Anything,
+        }
+    }
+}
+
+impl Asks {
+    /// Whether a response of this status has no body, whatever else it says.
+    pub(super) fn has_no_body(self, status: StatusCode) -> bool {
+        matches!(status.as_u16(), 101 | 204 | 304)
+            || self == Self::Head
+            || self == Self::Connect && status.is_success()
+    }
 }
 
 type Field<'a> = httparse::Header<'a>;
@@ -68,7 +101,8 @@ pub(in crate::l7) fn request(
         let headers = request.headers();
         let keeps_alive = is_clear && keeps_alive(headers, version);
         let expected = headers.get_all(EXPECT).iter().next_back();
-        let expects = expected.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let expects =
+            expected.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let expects = expects && body.is_some();
         Ok(Some((RequestHead { request, names, body, keeps_alive, expects }, length)))
     })
@@ -122,9 +156,7 @@ pub(in crate::l7) fn response(
         *response.version_mut() = version(parsed.version);
         let names = fields(bytes, length, parsed.headers, response.headers_mut())?;
         let is_usual = parsed.reason == status.canonical_reason();
-        let names = names.or_else(|| {
-            (!is_usual).then(|| Names::new(bytes.slice(..length), true))
-        });
+        let names = names.or_else(|| (!is_usual).then(|| Names::new(bytes.slice(..length), true)));
         let keeps_alive = keeps_alive(response.headers(), response.version());
         Ok(Some((ResponseHead { response, names, keeps_alive }, length)))
     })
@@ -138,7 +170,7 @@ fn fields(
     headers: &mut HeaderMap,
 ) -> Result<Option<Names>, Error> {
     let broken = || Error::malformed("invalid HTTP header parsed");
-    headers.try_reserve(parsed.len()).map_err(|_| Error::TooLarge)?;
+    headers.try_reserve(parsed.len() + ADDED).map_err(|_| Error::TooLarge)?;
     let mut is_lower = true;
     for field in parsed {
         is_lower = is_lower && !field.name.bytes().any(|byte| byte.is_ascii_uppercase());
@@ -174,8 +206,10 @@ fn request_body(
 ) -> Result<(Option<Decoder>, bool), Error> {
     let length = one_length(headers, false)?;
     if !headers.contains_key(TRANSFER_ENCODING) {
-        if let Some((length, true)) = length {
-            headers.insert(CONTENT_LENGTH, length.into());
+        if let Some((_, true)) = length
+            && let Some(first) = headers.get(CONTENT_LENGTH).cloned()
+        {
+            headers.insert(CONTENT_LENGTH, first);
         }
         let length = length.map_or(0, |(length, _)| length);
         return Ok(((length > 0).then_some(Decoder::Length(length)), true));
@@ -192,17 +226,14 @@ fn request_body(
     Ok((Some(Decoder::chunked(most_lines)), length.is_none()))
 }
 
-/// How the body of a response to this method is framed; `None` when there is none.
+/// How the body of a response is framed; `None` when there is none.
 pub(in crate::l7) fn response_body(
-    method: &Method,
+    asks: Asks,
     response: &Response<()>,
     most_lines: usize,
 ) -> Result<Option<Decoder>, Error> {
-    let (headers, status) = (response.headers(), response.status());
-    if matches!(status.as_u16(), 101 | 204 | 304)
-        || *method == Method::HEAD
-        || *method == Method::CONNECT && status.is_success()
-    {
+    let headers = response.headers();
+    if asks.has_no_body(response.status()) {
         return Ok(None);
     }
     if headers.contains_key(TRANSFER_ENCODING) {

@@ -132,14 +132,35 @@ mod tests {
 
     #[test]
     fn each_name_is_written_as_it_came() {
-        let head = "GET / HTTP/1.1\r\nHOST: a\r\nX-One: 1\r\nX-TWO : 2\r\nhost: b\r\nX-Two: 3\r\n\r\n";
+        let head =
+            "GET / HTTP/1.1\r\nHOST: a\r\nX-One: 1\r\nX-TWO : 2\r\nhost: b\r\nX-Two: 3\r\n\r\n";
         assert_eq!(
-            written(head, &[("host", "a"), ("host", "b"), ("x-one", "1"), ("x-two", "2"), ("x-two", "3"), ("x-new", "4")]),
+            written(
+                head,
+                &[
+                    ("host", "a"),
+                    ("host", "b"),
+                    ("x-one", "1"),
+                    ("x-two", "2"),
+                    ("x-two", "3"),
+                    ("x-new", "4")
+                ]
+            ),
             "HOST: a\r\nhost: b\r\nX-One: 1\r\nX-TWO: 2\r\nX-Two: 3\r\nx-new: 4\r\n"
         );
         // In another order, with more values than came, and with names that are parts of others.
         assert_eq!(
-            written(head, &[("x-two", "2"), ("x", "0"), ("x-one", "1"), ("x-one", "2"), ("ost", "3"), ("get", "/")]),
+            written(
+                head,
+                &[
+                    ("x-two", "2"),
+                    ("x", "0"),
+                    ("x-one", "1"),
+                    ("x-one", "2"),
+                    ("ost", "3"),
+                    ("get", "/")
+                ]
+            ),
             "X-TWO: 2\r\nx: 0\r\nX-One: 1\r\nx-one: 2\r\nost: 3\r\nget: /\r\n"
         );
         assert_eq!(written("", &[("a", "b")]), "a: b\r\n");

@@ -16,6 +16,8 @@ const LONGEST_HEAD: usize = HTTP1_BUFFER;
 
 /// What is read at once, in bytes: most heads fit, and the allocator has such a piece at hand.
 const LEAST_READ: usize = 1024;
+/// Where as much is sure to come.
+const USUAL_READ: usize = 16 * 1024;
 /// On a connection that carries much.
 const MOST_READ: usize = HTTP1_BUFFER;
 
@@ -53,12 +55,16 @@ impl Reader {
     }
 
     /// Reads once more and puts it behind what is left. `wanted`: as much as is sure to come. False at the end.
-    pub(super) fn poll_more(&mut self, cx: &mut Context<'_>, wanted: u64) -> Poll<io::Result<bool>> {
+    pub(super) fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        wanted: u64,
+    ) -> Poll<io::Result<bool>> {
         if self.ended {
             return Poll::Ready(Ok(false));
         }
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
-        let hint = self.hint.max(wanted).min(MOST_READ);
+        let hint = self.hint.max(wanted.min(USUAL_READ));
         let chunk = ready!(self.half.poll_chunk(cx, hint))?;
         if chunk.is_empty() {
             self.ended = true;

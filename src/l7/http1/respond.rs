@@ -2,9 +2,10 @@
 
 use bytes::BufMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderName, Method, Response, StatusCode};
+use http::{HeaderName, Response, StatusCode};
 
 use super::encode::{Decimal, Framing};
+use super::head::Asks;
 use super::names;
 use super::server::{Asked, Outgoing};
 use super::writer::Writer;
@@ -23,7 +24,7 @@ pub(super) fn put<B: Outgoing>(
     *keeps_alive &= framing != Framing::Close && !super::says(headers, CONNECTION, "close");
     let is_switched = status == StatusCode::SWITCHING_PROTOCOLS;
     // It would be a tunnel from here on.
-    *keeps_alive &= asked.method != Method::CONNECT || !status.is_success();
+    *keeps_alive &= asked.asks != Asks::Connect || !status.is_success();
     let length = if let Framing::Length(length) = framing { length } else { 0 };
     let digits = Decimal::new(length);
     let holds = match framing {
@@ -74,12 +75,9 @@ pub(super) fn put<B: Outgoing>(
 
 fn framing<B: Outgoing>(response: &Response<B>, asked: &Asked, said: Option<u64>) -> Framing {
     let (status, body) = (response.status(), response.body());
-    let has_none = asked.method == Method::HEAD
-        || matches!(status.as_u16(), 101 | 204 | 304)
-        || asked.method == Method::CONNECT && status.is_success();
     let length = if body.is_end_stream() { Some(0) } else { body.size_hint().exact().or(said) };
     match length {
-        _ if has_none => Framing::None,
+        _ if asked.asks.has_no_body(status) => Framing::None,
         Some(length) => Framing::Length(length),
         None if asked.is_old => Framing::Close,
         None => Framing::chunked(response.headers(), asked.takes_trailers),

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
-use http::{Method, Request, Response, StatusCode, Version};
 use http::header::TE;
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use tokio::task::coop;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ use super::decode::Decoder;
 use super::downstream::{Downstream, Returned};
 use super::encode::Framing;
 use super::error::Error;
-use super::head::{self, RequestHead};
+use super::head::{self, Asks, RequestHead};
 use super::names::Names;
 use super::reader::Reader;
 use super::respond;
@@ -74,7 +74,7 @@ pub(in crate::l7) enum Ended {
 
 /// What the response must know of its request.
 pub(super) struct Asked {
-    pub(super) method: Method,
+    pub(super) asks: Asks,
     /// Over HTTP/1.0.
     pub(super) is_old: bool,
     pub(super) keeps_alive: bool,
@@ -206,9 +206,7 @@ impl Server<'_> {
         most_fields: usize,
     ) -> Poll<Result<Option<RequestHead>, Error>> {
         let Some(reader) = &mut self.reader else { return Poll::Ready(Ok(None)) };
-        if let Poll::Ready(head) =
-            reader.poll_head(cx, |bytes| head::request(bytes, most_fields))
-        {
+        if let Poll::Ready(head) = reader.poll_head(cx, |bytes| head::request(bytes, most_fields)) {
             return Poll::Ready(head);
         }
         let has_begun = reader.has_part_of_a_head();
@@ -226,7 +224,7 @@ impl Server<'_> {
         let RequestHead { request, names, body, keeps_alive, expects } = head;
         let is_old = request.version() == Version::HTTP_10;
         let asked = Asked {
-            method: request.method().clone(),
+            asks: request.method().into(),
             is_old,
             keeps_alive,
             takes_trailers: super::says(request.headers(), TE, "trailers"),
@@ -399,10 +397,7 @@ impl Server<'_> {
     }
 
     /// Waits until nobody reads the request any more. Whether all of it was read, or is there to be thrown away.
-    async fn is_read(
-        &mut self,
-        orders: &mut Orders<'_>,
-    ) -> Result<bool, Error> {
+    async fn is_read(&mut self, orders: &mut Orders<'_>) -> Result<bool, Error> {
         if self.reader.is_none() {
             let returned = poll_fn(|cx| match self.downstream.poll_returned(cx) {
                 Poll::Ready(returned) => Poll::Ready(Some(returned)),
@@ -437,11 +432,7 @@ impl Server<'_> {
     }
 
     /// Answers a head that is none, and ends the connection.
-    async fn refuse(
-        &mut self,
-        error: Error,
-        orders: &mut Orders<'_>,
-    ) -> Ended {
+    async fn refuse(&mut self, error: Error, orders: &mut Orders<'_>) -> Ended {
         let Some(status) = error.status() else { return Ended::Broken(error) };
         let head = self.reader.as_mut().map(|reader| std::mem::take(reader.left()));
         respond::put_refusal(&mut self.writer, status);
@@ -451,10 +442,10 @@ impl Server<'_> {
     }
 
     /// Ends the connection. What the client goes on to send is read for a while, where that would overtake its answer.
-    async fn finish(
-        &mut self,
-        orders: &mut Orders<'_>,
-    ) {
+    async fn finish(&mut self, orders: &mut Orders<'_>) {
+        if self.writer.is_cut() {
+            return;
+        }
         let ended = poll_fn(|cx| {
             if self.reader.is_none()
                 && let Poll::Ready(returned) = self.downstream.poll_returned(cx)
@@ -468,9 +459,12 @@ impl Server<'_> {
             return;
         }
         // Boxed, because it is rare.
-        let lingering = Box::pin(poll_fn(|cx| {
-            if orders.ends(cx) { Poll::Ready(()) } else { self.poll_rest(cx) }
-        }));
+        let lingering =
+            Box::pin(poll_fn(
+                |cx| {
+                    if orders.ends(cx) { Poll::Ready(()) } else { self.poll_rest(cx) }
+                },
+            ));
         _ = tokio::time::timeout(LINGER, lingering).await;
     }
 

@@ -2,6 +2,6 @@
 //! refuse more. Then nobody between us and an application finds another message in the same bytes.
 
 mod bytes;
-mod responses;
 mod requests;
+mod responses;
 mod sides;

@@ -70,6 +70,10 @@ impl Writer {
         self.is_cut = is_cut;
     }
 
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
     /// Writes until there is room.
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.has_room() && !self.is_over {

@@ -38,7 +38,11 @@ fn request_line(head: &[u8]) -> (Method, Str) {
 
 impl Refused {
     /// A head that the server has refused over HTTP/1.
-    pub(in crate::l7) fn http1(error: &http1::error::Error, most_fields: usize, head: &[u8]) -> Self {
+    pub(in crate::l7) fn http1(
+        error: &http1::error::Error,
+        most_fields: usize,
+        head: &[u8],
+    ) -> Self {
         let (method, path) = request_line(head);
         let why = told(error, most_fields);
         Self { status: error.status(), why, protocol: "HTTP/1.1", method, path }

@@ -18,7 +18,7 @@ use super::{UpstreamBody, UpstreamError, http2};
 use crate::l7::budget::buffers::Buffers;
 use crate::l7::budget::sizes::HTTP2_STREAMS;
 use crate::l7::http1::client::{Answered, Connection, Failed, Hears};
-use crate::l7::http1::downstream::{Downstream, Ear};
+use crate::l7::http1::downstream::{Attempt, Downstream};
 use crate::l7::http1::error::Error;
 use crate::l7::message::body::{Expectation, RequestBody, Withheld};
 use crate::l7::message::connection_error::ConnectionError;
@@ -214,9 +214,13 @@ impl Sender {
                 self.withheld = heard.expectation.and_then(|it| it.withheld());
                 let Answered { response, names, body: stream, upload, upgraded } = answered;
                 if let Some(upload) = upload {
+                    let buffers = self.buffers.clone();
                     self.tasks.drive("request over HTTP/1", async move {
+                        let _held = buffers;
                         if let Err(why) = upload.finish().await {
-                            tracing::debug!("a request broke off after its response had begun: {why}");
+                            tracing::debug!(
+                                "a request broke off after its response had begun: {why}"
+                            );
                         }
                     });
                 }
@@ -264,18 +268,18 @@ fn put_back(request: &mut Request<RequestBody>, unsent: Option<Request<RequestBo
 /// Hears what the application says before its response: 100 asks for the body, and the others go to the client.
 struct Heard {
     expectation: Option<Expectation>,
-    ear: Option<Ear>,
+    attempt: Option<Attempt>,
     downstream: Option<Downstream>,
 }
 
 impl Heard {
     fn of(request: &Request<RequestBody>, expectation: Option<Expectation>) -> Self {
         let downstream = request.body().came().downstream.clone();
-        let ear = downstream.as_ref().and_then(Downstream::listen);
-        if ear.is_some() {
+        let attempt = downstream.as_ref().and_then(Downstream::listen);
+        if attempt.is_some() {
             expectation.as_ref().inspect(|it| it.begin());
         }
-        Self { expectation, ear, downstream }
+        Self { expectation, attempt, downstream }
     }
 
     /// Why there is no response. Where the application ended the connection because the client has left, there is nobody to answer.
@@ -301,11 +305,11 @@ impl Hears for Heard {
     fn informed(&self, status: StatusCode, headers: &mut HeaderMap) {
         if status == StatusCode::CONTINUE {
             self.expectation.as_ref().inspect(|it| it.is_met());
-        } else if let Some(ear) = &self.ear {
+        } else if let (Some(downstream), Some(attempt)) = (&self.downstream, self.attempt) {
             // It has no body.
             headers::strip_hop_by_hop(headers);
             framing::remove(headers, &[CONTENT_LENGTH]);
-            ear.tell(status, headers);
+            downstream.inform(attempt, status, headers);
         }
     }
 

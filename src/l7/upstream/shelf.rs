@@ -94,7 +94,8 @@ impl Shelf {
         let mut resting = self.resting.lock();
         if self.version == Version::Http1 {
             // The others are looked through when it is their turn, and by the sweep.
-            let usable = |it: &Resting| !it.is_over() && it.sender.is_ready() && it.sender.is_quiet();
+            let usable =
+                |it: &Resting| !it.is_over() && it.sender.is_ready() && it.sender.is_quiet();
             return std::iter::from_fn(|| resting.pop()).find(usable).map(|it| it.sender);
         }
         resting.retain(|resting| !resting.sender.is_finished() && !resting.is_over());

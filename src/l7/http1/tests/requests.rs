@@ -136,12 +136,15 @@ fn requests_that_are_well_formed_are_all_taken() {
         assert_eq!(ours[1].trailers["x-t"], "1");
         let answers = String::from_utf8(answers).unwrap();
         let heads: Vec<_> = answers.split_terminator("\r\n\r\n").collect();
-        assert_eq!(heads, [
-            "HTTP/1.1 200 OK\r\ncontent-length: 0",
-            "HTTP/1.1 200 OK\r\ncontent-length: 0",
-            "HTTP/1.0 200 OK\r\ncontent-length: 0\r\nconnection: keep-alive",
-            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close",
-        ]);
+        assert_eq!(
+            heads,
+            [
+                "HTTP/1.1 200 OK\r\ncontent-length: 0",
+                "HTTP/1.1 200 OK\r\ncontent-length: 0",
+                "HTTP/1.0 200 OK\r\ncontent-length: 0\r\nconnection: keep-alive",
+                "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close",
+            ]
+        );
     }
 }
 
@@ -158,7 +161,8 @@ fn what_is_no_request_is_answered_and_ends_the_connection() {
     ] {
         let (seen, answer) = sides::run(ours(&[bytes.as_bytes().to_vec()]));
         let answer = String::from_utf8(answer).unwrap();
-        let expected = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        let expected =
+            format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
         assert_eq!((seen.len(), answer), (0, expected), "{bytes:.40}");
     }
 }

@@ -9,12 +9,12 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::base::Room;
 use crate::l7::WorkerSettings;
-use crate::l7::budget::seat::Seat;
 use crate::l7::budget::client::Client;
+use crate::l7::budget::seat::Seat;
 use crate::l7::budget::{Pool, Share, Tenancy};
+use crate::l7::http1::client;
 use crate::l7::http1::names::Names;
 use crate::l7::http1::server::{self, TakeOver};
-use crate::l7::http1::client;
 use crate::sock::Rewind;
 use crate::telemetry::Telemetry;
 use crate::tunnel::{Carrier, LocalStream};
@@ -33,7 +33,8 @@ pub(super) fn seat() -> Seat {
 }
 
 pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.unwrap().block_on(test)
 }
 
