@@ -284,10 +284,10 @@ fn put_request<B: Outgoing>(writer: &mut Writer, head: &Parts, body: &B) -> Fram
     let holds = said.is_none() && framing == Framing::None || said == length.map(|_| digits.text());
     let left_out: &[HeaderName] =
         if holds { &[TRANSFER_ENCODING] } else { &[TRANSFER_ENCODING, CONTENT_LENGTH] };
-    let also: &[(HeaderName, &[u8])] = match framing {
-        Framing::Chunked(_) => &[(TRANSFER_ENCODING, b"chunked")],
-        Framing::Length(_) if !holds => &[(CONTENT_LENGTH, digits.text())],
-        _ => &[],
+    let also: Option<(HeaderName, &[u8])> = match framing {
+        Framing::Chunked(_) => Some((TRANSFER_ENCODING, b"chunked")),
+        Framing::Length(_) if !holds => Some((CONTENT_LENGTH, digits.text())),
+        _ => None,
     };
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     let method = head.method.as_str();

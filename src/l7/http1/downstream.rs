@@ -88,7 +88,7 @@ impl Downstream {
             told.put_slice(b" ");
             told.put_slice(status.canonical_reason().unwrap_or("Informational").as_bytes());
             told.put_slice(b"\r\n");
-            names::put(told, headers, None, &[], &[]);
+            names::put(told, headers, None, &[], None);
             told.put_slice(b"\r\n");
         });
     }

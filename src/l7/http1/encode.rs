@@ -86,7 +86,7 @@ impl Framing {
                 if let Some(trailers) = trailers.filter(|_| !announced.is_empty()) {
                     let left_out = trailers.keys().filter(|name| !announced.contains(name));
                     let left_out: Vec<HeaderName> = left_out.cloned().collect();
-                    names::put(buffer, trailers, None, &left_out, &[]);
+                    names::put(buffer, trailers, None, &left_out, None);
                 }
                 buffer.put_slice(b"\r\n");
             }

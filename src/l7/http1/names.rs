@@ -36,30 +36,36 @@ impl Names {
     }
 }
 
-/// Writes the fields, without those that are left out. `also`: writes more, by the same names.
-pub(super) fn put(
+/// Writes the fields, without those that are left out. `also`: more of them.
+pub(super) fn put<'a>(
     out: &mut BytesMut,
     headers: &HeaderMap,
     names: Option<&Names>,
     left_out: &[HeaderName],
-    also: &[(HeaderName, &[u8])],
+    also: impl IntoIterator<Item = (HeaderName, &'a [u8])>,
 ) {
     let mut cursor = names.filter(|names| !names.is_lower).map(|names| Cursor::new(&names.head));
     let mut before = None;
-    let fields = headers.iter().filter(|(name, _)| !left_out.contains(name));
-    let fields = fields.map(|(name, value)| (name, value.as_bytes()));
-    for (name, value) in fields.chain(also.iter().map(|(name, value)| (name, *value))) {
+    for (name, value) in headers.iter().filter(|(name, _)| !left_out.contains(name)) {
         let written = match &mut cursor {
             Some(cursor) if before == Some(name) => cursor.again(name.as_str()),
             Some(cursor) => cursor.first(name.as_str()),
             None => None,
         };
         before = Some(name);
-        out.put_slice(written.unwrap_or(name.as_str().as_bytes()));
-        out.put_slice(b": ");
-        out.put_slice(value);
-        out.put_slice(b"\r\n");
+        put_field(out, written.unwrap_or(name.as_str().as_bytes()), value.as_bytes());
     }
+    for (name, value) in also {
+        let written = cursor.as_mut().and_then(|cursor| cursor.first(name.as_str()));
+        put_field(out, written.unwrap_or(name.as_str().as_bytes()), value);
+    }
+}
+
+fn put_field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+    out.put_slice(name);
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
 }
 
 /// About how long the fields are when they are written.
@@ -126,7 +132,7 @@ mod tests {
         }
         let names = Names::new(Bytes::from_static(head.as_bytes()), false);
         let mut out = BytesMut::new();
-        put(&mut out, &headers, Some(&names), &[], &[]);
+        put(&mut out, &headers, Some(&names), &[], None);
         String::from_utf8(out.to_vec()).unwrap()
     }
 

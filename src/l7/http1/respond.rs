@@ -22,44 +22,31 @@ pub(super) fn put<B: Outgoing>(
     let said = said.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let framing = framing(response, asked, said);
     *keeps_alive &= framing != Framing::Close && !super::says(headers, CONNECTION, "close");
-    let is_switched = status == StatusCode::SWITCHING_PROTOCOLS;
     // It would be a tunnel from here on.
     *keeps_alive &= asked.asks != Asks::Connect || !status.is_success();
+    let is_switched = status == StatusCode::SWITCHING_PROTOCOLS;
     let length = if let Framing::Length(length) = framing { length } else { 0 };
     let digits = Decimal::new(length);
-    let holds = match framing {
-        Framing::None => status != StatusCode::NO_CONTENT && !is_switched,
-        Framing::Length(length) => said == Some(length),
-        Framing::Chunked(_) | Framing::Close => false,
+    // Of the body, where the head does not say so itself.
+    let (holds, of_body): (bool, Option<(HeaderName, &[u8])>) = match framing {
+        Framing::None => (status != StatusCode::NO_CONTENT && !is_switched, None),
+        Framing::Length(length) if said == Some(length) => (true, None),
+        Framing::Length(_) => (false, Some((CONTENT_LENGTH, digits.text()))),
+        Framing::Chunked(_) => (false, Some((TRANSFER_ENCODING, b"chunked"))),
+        Framing::Close => (false, None),
     };
-    let connection: Option<&[u8]> = match (*keeps_alive, asked.is_old) {
+    let of_connection: Option<(HeaderName, &[u8])> = match (*keeps_alive, asked.is_old) {
         _ if is_switched => None,
-        (false, _) => Some(b"close"),
-        (true, true) => Some(b"keep-alive"),
+        (false, _) => Some((CONNECTION, b"close")),
+        (true, true) => Some((CONNECTION, b"keep-alive")),
         (true, false) => None,
     };
-    let mut left_out = [TRANSFER_ENCODING, CONTENT_LENGTH, CONNECTION];
-    let mut count = 1;
-    if !holds {
-        count += 1;
-    }
-    if connection.is_some() {
-        left_out[count] = CONNECTION;
-        count += 1;
-    }
-    let mut also: [(HeaderName, &[u8]); 2] = [(CONNECTION, b""), (CONNECTION, b"")];
-    let mut more = 0;
-    for field in [
-        (!holds && matches!(framing, Framing::Length(_))).then(|| (CONTENT_LENGTH, digits.text())),
-        matches!(framing, Framing::Chunked(_)).then_some((TRANSFER_ENCODING, &b"chunked"[..])),
-        connection.map(|says| (CONNECTION, says)),
-    ]
-    .into_iter()
-    .flatten()
-    {
-        also[more] = field;
-        more += 1;
-    }
+    let left_out: &[HeaderName] = match (holds, &of_connection) {
+        (true, None) => &[TRANSFER_ENCODING],
+        (false, None) => &[TRANSFER_ENCODING, CONTENT_LENGTH],
+        (true, Some(_)) => &[TRANSFER_ENCODING, CONNECTION],
+        (false, Some(_)) => &[TRANSFER_ENCODING, CONNECTION, CONTENT_LENGTH],
+    };
     let names = response.body().names();
     let out = writer.buffer(names::length(headers) + 128);
     out.put_slice(if asked.is_old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
@@ -68,7 +55,7 @@ pub(super) fn put<B: Outgoing>(
     let usual = || status.canonical_reason().unwrap_or("<none>").as_bytes();
     out.put_slice(names.and_then(|names| names.reason(status)).unwrap_or_else(usual));
     out.put_slice(b"\r\n");
-    names::put(out, headers, names, &left_out[..count], &also[..more]);
+    names::put(out, headers, names, left_out, of_body.into_iter().chain(of_connection));
     out.put_slice(b"\r\n");
     framing
 }

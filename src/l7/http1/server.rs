@@ -382,6 +382,8 @@ impl Server<'_> {
                 },
                 Some(Err(error)) => {
                     tracing::debug!("a response broke off: {error}");
+                    // The client gets what came before.
+                    _ = self.writer.poll_flush(cx);
                     return Poll::Ready(Err(Error::Cut));
                 }
                 None => None,

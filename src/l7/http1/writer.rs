@@ -131,10 +131,12 @@ impl Writer {
     }
 }
 
-/// A connection that is given up is ended, and not reset, where the peer cannot take what it got for more than it was.
+/// A connection that is given up is ended, and not reset, where the peer cannot take what it got for more than it was. What waits is
+/// not written any more.
 impl Drop for Writer {
     fn drop(&mut self) {
-        if !self.is_cut {
+        let waits = !(self.front.is_empty() && self.long.is_empty() && self.buffer.is_empty());
+        if !self.is_cut && !waits {
             _ = self.poll_finish(&mut Context::from_waker(Waker::noop()));
         }
     }
