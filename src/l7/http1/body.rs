@@ -134,6 +134,10 @@ impl Body for RequestStream {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Next> {
         let this = &mut *self;
         let Some(reader) = &mut this.reader else { return Poll::Ready(None) };
+        if this.downstream.has_ended(cx) {
+            this.reader = None;
+            return Poll::Ready(Some(Err(Error::Closed)));
+        }
         if std::mem::take(&mut this.is_awaited) {
             this.downstream.ask_for_body();
         }

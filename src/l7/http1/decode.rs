@@ -36,10 +36,16 @@ pub(in crate::l7) struct Chunked {
     /// Of the chunk.
     left: u64,
     extensions: u16,
-    /// The lines of the trailers, as they came.
-    trailers: Option<Box<Vec<u8>>>,
-    lines: u16,
+    /// Boxed, because few bodies have any.
+    trailers: Option<Box<Lines>>,
     most_lines: u16,
+}
+
+/// Trailers as they come.
+#[derive(Debug, Default)]
+struct Lines {
+    text: Vec<u8>,
+    count: u16,
 }
 
 /// What comes next.
@@ -105,7 +111,7 @@ impl Decoder {
     pub(super) fn chunked(most_lines: usize) -> Self {
         let most_lines = u16::try_from(most_lines).unwrap_or(u16::MAX - 1);
         let (state, trailers) = (State::Start, None);
-        Self::Chunked(Chunked { state, left: 0, extensions: 0, trailers, lines: 0, most_lines })
+        Self::Chunked(Chunked { state, left: 0, extensions: 0, trailers, most_lines })
     }
 
     /// All has passed.
@@ -187,7 +193,7 @@ impl Chunked {
             State::Trailers => {
                 self.state = State::Over;
                 let lines = self.trailers.take().unwrap_or_default();
-                Ok(Some(Piece::Trailers(fields(&lines, self.lines.into())?)))
+                Ok(Some(Piece::Trailers(fields(&lines.text, lines.count.into())?)))
             }
             State::Broken(fault) => Err(Error::Framing(fault.text())),
             _ => Ok(None),
@@ -237,7 +243,7 @@ impl Chunked {
             (State::DataLf, b'\n') => State::Start,
             (State::DataCr | State::DataLf, _) => return Err(Fault::Size),
             (State::Line, b'\r') => State::EndLf,
-            (State::EndLf, b'\n') if self.lines == 0 => State::Over,
+            (State::EndLf, b'\n') if self.trailers.is_none() => State::Over,
             (State::EndLf, b'\n') => State::Trailers,
             (State::Line | State::Trailer, b'\n') => return Err(Fault::TrailerLine),
             (State::Line | State::Trailer, byte) => {
@@ -245,9 +251,10 @@ impl Chunked {
                 if byte == b'\r' { State::TrailerLf } else { State::Trailer }
             }
             (State::TrailerLf, b'\n') => {
-                self.trailer(byte)?;
-                self.lines += 1;
-                if self.lines > self.most_lines {
+                let most = self.most_lines;
+                let lines = self.trailer(byte)?;
+                lines.count += 1;
+                if lines.count > most {
                     return Err(Fault::Lines);
                 }
                 State::Line
@@ -256,13 +263,13 @@ impl Chunked {
         })
     }
 
-    fn trailer(&mut self, byte: u8) -> Result<(), Fault> {
+    fn trailer(&mut self, byte: u8) -> Result<&mut Lines, Fault> {
         let trailers = self.trailers.get_or_insert_default();
-        if trailers.len() >= LONGEST_TRAILERS {
+        if trailers.text.len() >= LONGEST_TRAILERS {
             return Err(Fault::Trailers);
         }
-        trailers.push(byte);
-        Ok(())
+        trailers.text.push(byte);
+        Ok(trailers)
     }
 }
 

@@ -41,11 +41,15 @@ struct Shared {
     has_left: AtomicBool,
     /// There is nobody to answer.
     is_given_up: AtomicBool,
+    /// The connection has ended, and with it the request, wherever its body is read.
+    has_ended: AtomicBool,
     returned: Mutex<Option<Returned>>,
     /// The task that serves the connection.
     server: AtomicWaker,
     /// Whoever passes the end on.
     waiter: AtomicWaker,
+    /// Whoever reads the body.
+    reader: AtomicWaker,
 }
 
 /// The receiving half after a body.
@@ -142,6 +146,18 @@ impl Downstream {
 
     pub(super) fn is_given_up(&self) -> bool {
         self.0.is_given_up.load(Ordering::Acquire)
+    }
+
+    /// The connection has ended: no more of a body is read from it.
+    pub(super) fn end(&self) {
+        self.0.has_ended.store(true, Ordering::SeqCst);
+        self.0.reader.wake();
+    }
+
+    /// Whether it has. Who asks is woken when it does.
+    pub(super) fn has_ended(&self, cx: &Context<'_>) -> bool {
+        self.0.reader.register(cx.waker());
+        self.0.has_ended.load(Ordering::SeqCst)
     }
 
     pub(super) fn give_back(&self, returned: Returned) {

@@ -143,6 +143,15 @@ impl Orders<'_> {
     }
 }
 
+/// However the connection ends, a request whose body is still read ends with it.
+struct Ending(Downstream);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// Serves the requests of a connection until it ends: by itself, or when `drain` or the seat's orders want that.
 pub(in crate::l7) async fn serve<F, B>(
     stream: Rewind<Carrier>,
@@ -158,6 +167,7 @@ where
     let (read, write) = stream.stream.halves();
     let reader = Some(Box::new(Reader::new(read, stream.front)));
     let (writer, downstream) = (Box::new(Writer::new(write)), Downstream::default());
+    let _ending = Ending(downstream.clone());
     let mut server = Server { reader, rest: None, writer, downstream, seat, has_left: false };
     let leave = pin!(async {
         tokio::select! {
