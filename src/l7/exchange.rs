@@ -473,7 +473,7 @@ impl ResponseBody {
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, BodyError>>> {
         self.waited = true;
         if self.downstream.as_ref().is_some_and(|it| it.has_left(cx))
-            && let Some(lease) = self.exchange.as_mut().and_then(|it| it.lease.as_mut())
+            && let Some(lease) = self.exchange.as_ref().and_then(|it| it.lease.as_ref())
         {
             lease.sender.half_close(cx);
         }

@@ -17,6 +17,7 @@ pub(in crate::l7) mod names;
 pub(in crate::l7) mod reader;
 mod respond;
 pub(in crate::l7) mod server;
+mod slot;
 #[cfg(test)]
 mod tests;
 pub(in crate::l7) mod writer;

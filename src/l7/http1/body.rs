@@ -2,42 +2,18 @@
 //! sender back, and give it back at their end.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use parking_lot::Mutex;
 
 use super::decode::{Decoder, Piece};
 use super::downstream::{Downstream, Returned};
 use super::error::Error;
 use super::reader::Reader;
+use super::slot::Slot;
 
 type Next = Option<Result<Frame<Bytes>, Error>>;
-
-/// Where the receiving half of a connection to an application is while no response is read.
-#[derive(Clone, Default)]
-pub(super) struct Slot(Arc<Mutex<Option<Box<Reader>>>>);
-
-impl Slot {
-    pub(super) fn put(&self, reader: Box<Reader>) {
-        *self.0.lock() = Some(reader);
-    }
-
-    pub(super) fn take(&self) -> Option<Box<Reader>> {
-        self.0.lock().take()
-    }
-
-    /// It is there, and there is nothing to read.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.0.lock().as_mut().is_some_and(|reader| reader.is_quiet())
-    }
-
-    pub(super) fn is_there(&self) -> bool {
-        self.0.lock().is_some()
-    }
-}
 
 /// The body of a request.
 pub(in crate::l7) struct RequestStream {
@@ -89,7 +65,7 @@ impl ResponseStream {
     fn end(&mut self) {
         let reader = self.reader.take();
         if let (Some(reader), Some(slot)) = (reader, self.slot.take()) {
-            slot.put(reader);
+            slot.put_reader(reader);
         }
     }
 }

@@ -15,13 +15,15 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use http_body::Body;
 
-use super::body::{ResponseStream, Slot};
+use super::body::ResponseStream;
+use super::decode::Decoder;
 use super::encode::{Decimal, Framing};
 use super::error::Error;
 use super::head::{self, Asks, ResponseHead};
 use super::names::{self, Names};
 use super::reader::Reader;
 use super::server::Halves;
+use super::slot::Slot;
 use super::writer::Writer;
 use crate::sock::Duplex;
 use crate::tunnel::Carrier;
@@ -43,12 +45,8 @@ pub(in crate::l7) trait Hears {
 
 /// A connection to an application.
 pub(in crate::l7) struct Connection {
-    /// The receiving half, while no response is read.
     slot: Slot,
-    /// The sending half, while no request is sent.
-    writer: Option<Box<Writer>>,
     most_fields: usize,
-    is_half_closed: bool,
 }
 
 /// What an application has answered.
@@ -89,33 +87,30 @@ pub(in crate::l7) struct Upload<B> {
     /// `None`: all of it was taken. Boxed, because few requests have one, and every future of a request would hold it.
     body: Option<Box<B>>,
     framing: Framing,
+    /// Where the sending half goes in the end, once the response has begun.
+    slot: Option<Slot>,
 }
 
 impl Connection {
     pub(in crate::l7) fn new(stream: Carrier, most_fields: usize) -> Self {
         let (read, write) = stream.halves();
-        let slot = Slot::default();
-        slot.put(Box::new(Reader::new(read, Bytes::new())));
-        let writer = Some(Box::new(Writer::new(write)));
-        Self { slot, writer, most_fields, is_half_closed: false }
+        let slot = Slot::new(Reader::new(read, Bytes::new()), Writer::new(write));
+        Self { slot, most_fields }
     }
 
     /// Whether it may take a request, as far as is known without looking.
     pub(in crate::l7) fn is_whole(&self) -> bool {
-        !self.is_half_closed && self.writer.is_some() && self.slot.is_there()
+        self.slot.is_whole()
     }
 
     /// Whether the application has neither closed it nor said anything unasked.
     pub(in crate::l7) fn is_quiet(&self) -> bool {
-        self.writer.is_some() && self.slot.is_quiet()
+        self.slot.is_quiet()
     }
 
-    /// Tells the application that nothing more comes.
-    pub(in crate::l7) fn half_close(&mut self, cx: &mut Context<'_>) {
-        self.is_half_closed = true;
-        if let Some(writer) = &mut self.writer {
-            _ = writer.poll_finish(cx);
-        }
+    /// Tells the application that nothing more comes, once all is written.
+    pub(in crate::l7) fn half_close(&self, cx: &mut Context<'_>) {
+        self.slot.half_close(cx);
     }
 
     /// Sends a request, and as much of its body as the application takes before it answers.
@@ -133,15 +128,11 @@ impl Connection {
         &mut self,
         request: &mut Request<B>,
     ) -> Result<Sending<B>, Failed> {
-        let reader = self.slot.take().filter(|_| !self.is_half_closed);
-        let reader = reader.and_then(|mut reader| reader.is_quiet().then_some(reader));
-        let (Some(reader), Some(mut writer)) = (reader, self.writer.take()) else {
-            return Err(Failed::Unsent);
-        };
+        let (reader, mut writer) = self.slot.take().ok_or(Failed::Unsent)?;
         let (head, body) = std::mem::take(request).into_parts();
         let framing = put_request(&mut writer, &head, &body);
         let body = (framing != Framing::None).then(|| Box::new(body));
-        let upload = Upload { writer, body, framing };
+        let upload = Upload { writer, body, framing, slot: None };
         let (asks, most_fields) = (Asks::from(&head.method), self.most_fields);
         Ok(Sending { upload, reader, asks, most_fields, is_half_closed: false })
     }
@@ -155,30 +146,29 @@ impl Connection {
         let ResponseHead { response, names, keeps_alive } = head;
         let decoder = head::response_body(asks, &response, most_fields)
             .map_err(|error| Failed::Lost { error, is_half_closed })?;
-        self.is_half_closed = is_half_closed;
+        if is_half_closed {
+            self.slot.half_closed();
+        }
         let is_sent = upload.is_sent();
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && is_sent {
             let upgraded = Some(Halves { reader, writer: upload.writer });
             return Ok(Answered { response, names, body: None, upload: None, upgraded });
         }
-        let goes_on = keeps_alive && is_sent && !is_half_closed && !upload.writer.is_over();
-        let upload = match is_sent {
-            true => {
-                self.writer = Some(upload.writer);
-                None
-            }
-            false => Some(upload),
+        let upload = if is_sent {
+            self.slot.put_writer(upload.writer);
+            None
+        } else {
+            Some(Upload { slot: Some(self.slot.clone()), ..upload })
         };
-        let body = match decoder {
-            Some(decoder) => {
-                Some(ResponseStream::new(reader, decoder, goes_on.then(|| self.slot.clone())))
-            }
-            None => {
-                if goes_on {
-                    self.slot.put(reader);
-                }
+        let goes_on = keeps_alive && !matches!(decoder, Some(Decoder::Close));
+        let slot = (goes_on && !is_half_closed).then(|| self.slot.clone());
+        let body = match (decoder, slot) {
+            (Some(decoder), slot) => Some(ResponseStream::new(reader, decoder, slot)),
+            (None, Some(slot)) => {
+                slot.put_reader(reader);
                 None
             }
+            (None, None) => None,
         };
         Ok(Answered { response, names, body, upload, upgraded: None })
     }
@@ -263,10 +253,12 @@ impl<B: Outgoing> Upload<B> {
         self.writer.poll_flush(cx).map(Ok)
     }
 
-    /// Sends the rest while the response is read, and ends the connection: nobody waits for it.
+    /// Sends the rest while the response is read. The connection stays open: its end would tell the application that the client left.
     pub(in crate::l7) async fn finish(mut self) -> Result<(), String> {
         poll_fn(|cx| self.poll_send(cx)).await?;
-        _ = poll_fn(|cx| self.writer.poll_finish(cx)).await;
+        if let Some(slot) = self.slot {
+            slot.put_writer(self.writer);
+        }
         Ok(())
     }
 }

@@ -109,8 +109,8 @@ impl Sender {
     }
 
     /// Tells the application that nothing more comes, as far as HTTP/1 can.
-    pub(in crate::l7) fn half_close(&mut self, cx: &mut Context<'_>) {
-        if let Kind::Http1(connection) = &mut self.kind {
+    pub(in crate::l7) fn half_close(&self, cx: &mut Context<'_>) {
+        if let Kind::Http1(connection) = &self.kind {
             connection.half_close(cx);
         }
     }

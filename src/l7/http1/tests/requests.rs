@@ -46,12 +46,20 @@ async fn read<B: Body<Data = Bytes> + Unpin>(request: Request<B>) -> Option<Seen
 
 /// What ours makes of the bytes, and what it answers.
 async fn ours(pieces: &[Vec<u8>]) -> (Vec<Seen>, Vec<u8>) {
+    served(pieces, true).await
+}
+
+/// The same, where nobody `reads` the bodies.
+async fn served(pieces: &[Vec<u8>], reads: bool) -> (Vec<Seen>, Vec<u8>) {
     let seen = Mutex::new(Vec::new());
     let (mut client, stream) = sides::pair();
     let seat = sides::seat();
     let service = |request: Request<server::Incoming>| async {
         let request = request.map(|incoming| sides::Stream(incoming.stream));
-        seen.lock().extend(read(request).await);
+        if reads {
+            let request = read(request).await;
+            seen.lock().extend(request);
+        }
         Response::new(Answer::new(""))
     };
     let drain = CancellationToken::new();
@@ -79,7 +87,8 @@ async fn hypers(pieces: &[Vec<u8>]) -> Vec<Seen> {
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let known = known.clone();
         async move {
-            known.lock().extend(read(request).await);
+            let request = read(request).await;
+            known.lock().extend(request);
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
         }
     });
@@ -113,7 +122,7 @@ proptest! {
     fn what_ours_takes_hyper_takes_for_the_same(bytes in requests(), at in cuts()) {
         let (ours, hypers, whole) = sides::run(async {
             let pieces = cut(&bytes, &at);
-            (ours(&pieces).await.0, hypers(&pieces).await, ours(&[bytes.clone()]).await.0)
+            (ours(&pieces).await.0, hypers(&pieces).await, ours(std::slice::from_ref(&bytes)).await.0)
         });
         prop_assert_eq!(&ours, &whole, "pieces make no difference");
         prop_assert!(hypers.starts_with(&ours), "ours: {:?}\nhyper: {:?}", ours, hypers);
@@ -164,5 +173,20 @@ fn what_is_no_request_is_answered_and_ends_the_connection() {
         let expected =
             format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
         assert_eq!((seen.len(), answer), (0, expected), "{bytes:.40}");
+    }
+}
+
+#[test]
+fn a_body_that_nobody_reads_costs_the_connection_only_if_it_is_long() {
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    let request = |length: usize, sent: usize| {
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        (head + &"x".repeat(sent) + "GET / HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes()
+    };
+    for (bytes, answers) in
+        [(request(3, 3), 2), (request(100, 0), 1), (request(1_000_000, 200_000), 1)]
+    {
+        let (_, answer) = sides::run(served(&[bytes], false));
+        assert_eq!(String::from_utf8(answer).unwrap(), OK.repeat(answers));
     }
 }

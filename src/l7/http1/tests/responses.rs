@@ -106,7 +106,7 @@ proptest! {
     ) {
         let (ours, hypers, whole) = sides::run(async {
             let pieces = cut(&bytes, &at);
-            (ours(&method, &pieces).await.0, hypers(&method, &pieces).await, ours(&method, &[bytes.clone()]).await.0)
+            (ours(&method, &pieces).await.0, hypers(&method, &pieces).await, ours(&method, std::slice::from_ref(&bytes)).await.0)
         });
         prop_assert_eq!(&ours, &whole, "pieces make no difference");
         if ours.is_some() {
