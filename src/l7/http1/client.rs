@@ -56,7 +56,7 @@ pub(in crate::l7) struct Answered<B> {
     /// `None`: there is none, or none any more.
     pub(in crate::l7) body: Option<ResponseStream>,
     /// The rest of the request, which is to be sent while the response is read.
-    pub(in crate::l7) upload: Option<Upload<B>>,
+    pub(in crate::l7) rest: Option<Rest<B>>,
     /// After a 101.
     pub(in crate::l7) upgraded: Option<Halves>,
 }
@@ -82,13 +82,18 @@ struct Sending<B> {
 }
 
 /// What is yet to be written of a request.
-pub(in crate::l7) struct Upload<B> {
+struct Upload<B> {
     writer: Box<Writer>,
     /// `None`: all of it was taken. Boxed, because few requests have one, and every future of a request would hold it.
     body: Option<Box<B>>,
     framing: Framing,
-    /// Where the sending half goes in the end, once the response has begun.
-    slot: Option<Slot>,
+}
+
+/// The rest of a request whose response has begun.
+pub(in crate::l7) struct Rest<B> {
+    upload: Upload<B>,
+    /// Where the sending half goes in the end.
+    slot: Slot,
 }
 
 impl Connection {
@@ -132,7 +137,7 @@ impl Connection {
         let (head, body) = std::mem::take(request).into_parts();
         let framing = put_request(&mut writer, &head, &body);
         let body = (framing != Framing::None).then(|| Box::new(body));
-        let upload = Upload { writer, body, framing, slot: None };
+        let upload = Upload { writer, body, framing };
         let (asks, most_fields) = (Asks::from(&head.method), self.most_fields);
         Ok(Sending { upload, reader, asks, most_fields, is_half_closed: false })
     }
@@ -152,13 +157,13 @@ impl Connection {
         let is_sent = upload.is_sent();
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && is_sent {
             let upgraded = Some(Halves { reader, writer: upload.writer });
-            return Ok(Answered { response, names, body: None, upload: None, upgraded });
+            return Ok(Answered { response, names, body: None, rest: None, upgraded });
         }
-        let upload = if is_sent {
+        let rest = if is_sent {
             self.slot.put_writer(upload.writer);
             None
         } else {
-            Some(Upload { slot: Some(self.slot.clone()), ..upload })
+            Some(Rest { upload, slot: self.slot.clone() })
         };
         let goes_on = keeps_alive && !matches!(decoder, Some(Decoder::Close));
         let slot = (goes_on && !is_half_closed).then(|| self.slot.clone());
@@ -170,7 +175,7 @@ impl Connection {
             }
             (None, None) => None,
         };
-        Ok(Answered { response, names, body, upload, upgraded: None })
+        Ok(Answered { response, names, body, rest, upgraded: None })
     }
 }
 
@@ -252,13 +257,13 @@ impl<B: Outgoing> Upload<B> {
         }
         self.writer.poll_flush(cx).map(Ok)
     }
+}
 
-    /// Sends the rest while the response is read. The connection stays open: its end would tell the application that the client left.
-    pub(in crate::l7) async fn finish(mut self) -> Result<(), String> {
-        poll_fn(|cx| self.poll_send(cx)).await?;
-        if let Some(slot) = self.slot {
-            slot.put_writer(self.writer);
-        }
+impl<B: Outgoing> Rest<B> {
+    /// Sends it while the response is read. The connection stays open: its end would tell the application that the client left.
+    pub(in crate::l7) async fn send(mut self) -> Result<(), String> {
+        poll_fn(|cx| self.upload.poll_send(cx)).await?;
+        self.slot.put_writer(self.upload.writer);
         Ok(())
     }
 }

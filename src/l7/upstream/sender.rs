@@ -212,12 +212,12 @@ impl Sender {
                     }
                 };
                 self.withheld = heard.expectation.and_then(|it| it.withheld());
-                let Answered { response, names, body: stream, upload, upgraded } = answered;
-                if let Some(upload) = upload {
+                let Answered { response, names, body: stream, rest, upgraded } = answered;
+                if let Some(rest) = rest {
                     let buffers = self.buffers.clone();
                     self.tasks.drive("request over HTTP/1", async move {
                         let _held = buffers;
-                        if let Err(why) = upload.finish().await {
+                        if let Err(why) = rest.send().await {
                             tracing::debug!(
                                 "a request broke off after its response had begun: {why}"
                             );
