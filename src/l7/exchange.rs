@@ -6,6 +6,7 @@ pub(in crate::l7) mod arrived;
 pub(in crate::l7) mod chain;
 mod holds;
 pub(in crate::l7) mod keys;
+mod outgoing;
 pub(in crate::l7) mod traced;
 pub(in crate::l7) mod upgrade;
 
@@ -26,8 +27,7 @@ use crate::base::Reason;
 use crate::filter::{self, Charges, Held, Passing};
 use crate::l7::budget::admission::Admission;
 use crate::l7::http1::downstream::Downstream;
-use crate::l7::http1::names::Names;
-use crate::l7::http1::server::{Outgoing, TakeOver};
+use crate::l7::http1::outgoing::TakeOver;
 use crate::l7::message::body::{self, BodyError, Broken, Expectation, RequestBody, Uploaded};
 use crate::l7::message::connection_error::ConnectionError;
 use crate::l7::message::held::{self, Chunk};
@@ -503,19 +503,6 @@ impl ResponseBody {
                 self.exchange = None;
             }
         }
-    }
-}
-
-impl Outgoing for ResponseBody {
-    fn names(&self) -> Option<&Names> {
-        match &self.content {
-            Content::Own(_) => None,
-            Content::Streamed(incoming) => incoming.names(),
-        }
-    }
-
-    fn take_over(&mut self) -> Option<TakeOver> {
-        self.take_over.take()
     }
 }
 

@@ -14,6 +14,7 @@ pub(in crate::l7) mod encode;
 pub(in crate::l7) mod error;
 pub(in crate::l7) mod head;
 pub(in crate::l7) mod names;
+pub(in crate::l7) mod outgoing;
 pub(in crate::l7) mod reader;
 mod respond;
 pub(in crate::l7) mod server;

@@ -13,7 +13,7 @@ use http::{Method, Request, Response, Version};
 use super::answer::Answer;
 use super::{Exchange, ResponseBody};
 use crate::base::{Reason, Str};
-use crate::l7::http1::server::Halves;
+use crate::l7::http1::outgoing::Halves;
 use crate::l7::message::body::RequestBody;
 use crate::l7::message::headers;
 use crate::l7::tasks::Tasks;

@@ -7,8 +7,17 @@ use http::{HeaderName, Response, StatusCode};
 use super::encode::{Decimal, Framing};
 use super::head::Asks;
 use super::names;
-use super::server::{Asked, Outgoing};
+use super::outgoing::Outgoing;
 use super::writer::Writer;
+
+/// What the response must know of its request.
+pub(super) struct Asked {
+    pub(super) asks: Asks,
+    /// Over HTTP/1.0.
+    pub(super) is_old: bool,
+    pub(super) keeps_alive: bool,
+    pub(super) takes_trailers: bool,
+}
 
 /// Writes a head. Gives how the body is written, and whether the connection still goes on.
 pub(super) fn put<B: Outgoing>(

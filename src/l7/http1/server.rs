@@ -1,7 +1,6 @@
 //! The server's side: one connection of a client, whose requests are answered one after the other by its own task. While one is in
 //! flight, the client is watched: its end is passed on, and a reset ends the request.
 
-use std::fmt::Display;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -20,10 +19,11 @@ use super::decode::Decoder;
 use super::downstream::{Downstream, Returned};
 use super::encode::Framing;
 use super::error::Error;
-use super::head::{self, Asks, RequestHead};
+use super::head::{self, RequestHead};
 use super::names::Names;
+use super::outgoing::{Halves, Outgoing, TakeOver};
 use super::reader::Reader;
-use super::respond;
+use super::respond::{self, Asked};
 use super::writer::Writer;
 use crate::l7::budget::seat::{Order, Seat};
 use crate::sock::{Duplex, Rewind};
@@ -47,38 +47,11 @@ pub(in crate::l7) struct Incoming {
     pub(in crate::l7) stream: Option<RequestStream>,
 }
 
-/// Both halves of a connection that goes on as bytes.
-pub(in crate::l7) struct Halves {
-    pub(in crate::l7) reader: Box<Reader>,
-    pub(in crate::l7) writer: Box<Writer>,
-}
-
-/// Who goes on with a connection.
-pub(in crate::l7) type TakeOver = Box<dyn FnOnce(Halves) + Send>;
-
-/// The body of a response.
-pub(in crate::l7) trait Outgoing: Body<Data: Buf, Error: Display> + Unpin {
-    /// How the names of the head's fields were written, where they were written otherwise.
-    fn names(&self) -> Option<&Names>;
-
-    /// Who goes on with the connection after a 101.
-    fn take_over(&mut self) -> Option<TakeOver>;
-}
-
 /// How a connection ends that was not closed in order.
 pub(in crate::l7) enum Ended {
     /// For this head, which was answered.
     Refused(Error, Bytes),
     Broken(Error),
-}
-
-/// What the response must know of its request.
-pub(super) struct Asked {
-    pub(super) asks: Asks,
-    /// Over HTTP/1.0.
-    pub(super) is_old: bool,
-    pub(super) keeps_alive: bool,
-    pub(super) takes_trailers: bool,
 }
 
 /// What the connection is told to do.
@@ -118,15 +91,6 @@ impl From<Error> for Ended {
 impl From<io::Error> for Ended {
     fn from(error: io::Error) -> Self {
         Self::Broken(error.into())
-    }
-}
-
-impl Duplex for Halves {
-    type Read = Box<Reader>;
-    type Write = Box<Writer>;
-
-    fn halves(self) -> (Box<Reader>, Box<Writer>) {
-        (self.reader, self.writer)
     }
 }
 

@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::l7::http1::body::ResponseStream;
 use crate::l7::http1::names::Names;
-use crate::l7::http1::server::Halves;
+use crate::l7::http1::outgoing::Halves;
 use crate::l7::message::connection_error::ConnectionError;
 
 type Next = Option<Result<Frame<Bytes>, ConnectionError>>;

@@ -14,7 +14,7 @@ use crate::l7::budget::seat::Seat;
 use crate::l7::budget::{Pool, Share, Tenancy};
 use crate::l7::http1::client;
 use crate::l7::http1::names::Names;
-use crate::l7::http1::server::{self, TakeOver};
+use crate::l7::http1::outgoing::{self, TakeOver};
 use crate::sock::Rewind;
 use crate::telemetry::Telemetry;
 use crate::tunnel::{Carrier, LocalStream};
@@ -68,7 +68,7 @@ impl Body for Answer {
     }
 }
 
-impl server::Outgoing for Answer {
+impl outgoing::Outgoing for Answer {
     fn names(&self) -> Option<&Names> {
         None
     }
