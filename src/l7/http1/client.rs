@@ -46,7 +46,7 @@ pub(in crate::l7) trait Hears {
 /// A connection to an application.
 pub(in crate::l7) struct Connection {
     slot: Slot,
-    most_fields: usize,
+    most_fields: u16,
 }
 
 /// What an application has answered.
@@ -76,7 +76,7 @@ struct Sending<B> {
     upload: Upload<B>,
     reader: Box<Reader>,
     asks: Asks,
-    most_fields: usize,
+    most_fields: u16,
     /// The application was told that nothing more comes, because the client has said so.
     is_half_closed: bool,
 }
@@ -100,7 +100,7 @@ impl Connection {
     pub(in crate::l7) fn new(stream: Carrier, most_fields: usize) -> Self {
         let (read, write) = stream.halves();
         let slot = Slot::new(Reader::new(read, Bytes::new()), Writer::new(write));
-        Self { slot, most_fields }
+        Self { slot, most_fields: u16::try_from(most_fields).unwrap_or(u16::MAX) }
     }
 
     /// Whether it may take a request, as far as is known without looking.
@@ -149,7 +149,7 @@ impl Connection {
     ) -> Result<Answered<B>, Failed> {
         let Sending { upload, reader, asks, most_fields, is_half_closed } = sending;
         let ResponseHead { response, names, keeps_alive } = head;
-        let decoder = head::response_body(asks, &response, most_fields)
+        let decoder = head::response_body(asks, &response, most_fields.into())
             .map_err(|error| Failed::Lost { error, is_half_closed })?;
         if is_half_closed {
             self.slot.half_closed();
@@ -192,7 +192,7 @@ impl<B: Outgoing> Sending<B> {
             self.is_half_closed = true;
             _ = self.upload.writer.poll_finish(cx);
         }
-        let (most_fields, is_half_closed) = (self.most_fields, self.is_half_closed);
+        let (most_fields, is_half_closed) = (usize::from(self.most_fields), self.is_half_closed);
         let lost = |error| Poll::Ready(Err(Failed::Lost { error, is_half_closed }));
         loop {
             let head = self.reader.poll_head(cx, |bytes| head::response(bytes, most_fields));

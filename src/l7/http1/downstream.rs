@@ -6,6 +6,7 @@
 //!   that left, and cancel what they do for it. A connection that is reset is an error of reading.
 //! - The receiving half, which a request with a body has taken along.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -62,7 +63,7 @@ pub(super) struct Returned {
 
 /// One attempt of a request, whose application may have something to say before its response.
 #[derive(Clone, Copy)]
-pub(in crate::l7) struct Attempt(u64);
+pub(in crate::l7) struct Attempt(NonZeroU64);
 
 impl Downstream {
     /// Another request has come.
@@ -78,12 +79,13 @@ impl Downstream {
     /// Listens for one more attempt of the request; who listened before is heard no more. `None`: the client may not be told.
     pub(in crate::l7) fn listen(&self) -> Option<Attempt> {
         let is_informed = self.0.is_informed.load(Ordering::Relaxed);
-        is_informed.then(|| Attempt(self.0.attempt.fetch_add(1, Ordering::Relaxed) + 1))
+        let next = || self.0.attempt.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        NonZeroU64::new(if is_informed { next() } else { 0 }).map(Attempt)
     }
 
     /// Passes on an informational response, whose fields are the client's to see. A 101 is none of them.
     pub(in crate::l7) fn inform(&self, attempt: Attempt, status: StatusCode, headers: &HeaderMap) {
-        if self.0.attempt.load(Ordering::Relaxed) != attempt.0 {
+        if self.0.attempt.load(Ordering::Relaxed) != attempt.0.get() {
             return;
         }
         self.tell(|told| {
