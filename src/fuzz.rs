@@ -19,7 +19,7 @@ pub struct Target {
 }
 
 /// All of them, with who sends such bytes.
-pub const TARGETS: [Target; 29] = [
+pub const TARGETS: [Target; 30] = [
     // Anybody who can reach 15008.
     Target { name: "connect", run: tunnel::fuzz::connect },
     Target { name: "frames", run: tunnel::fuzz::frames },
@@ -30,6 +30,7 @@ pub const TARGETS: [Target; 29] = [
     // Anybody who can reach an application.
     Target { name: "detect", run: l7::fuzz::detect },
     Target { name: "head", run: l7::fuzz::head },
+    Target { name: "http1", run: l7::fuzz::http1 },
     Target { name: "trace_context", run: trace::fuzz::context },
     Target { name: "original", run: l7::fuzz::original },
     Target { name: "messages", run: l7::fuzz::messages },

@@ -28,6 +28,7 @@ mod exchange;
 pub mod explained;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+mod http1;
 mod message;
 mod tasks;
 mod upstream;

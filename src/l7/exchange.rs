@@ -6,6 +6,7 @@ pub(in crate::l7) mod arrived;
 pub(in crate::l7) mod chain;
 mod holds;
 pub(in crate::l7) mod keys;
+mod outgoing;
 pub(in crate::l7) mod traced;
 pub(in crate::l7) mod upgrade;
 
@@ -25,11 +26,12 @@ use crate::balance::{Ended, InUse};
 use crate::base::Reason;
 use crate::filter::{self, Charges, Held, Passing};
 use crate::l7::budget::admission::Admission;
+use crate::l7::http1::downstream::Downstream;
+use crate::l7::http1::outgoing::TakeOver;
 use crate::l7::message::body::{self, BodyError, Broken, Expectation, RequestBody, Uploaded};
 use crate::l7::message::connection_error::ConnectionError;
 use crate::l7::message::held::{self, Chunk};
 use crate::l7::message::lasting::Cut;
-use crate::l7::message::leaving::Awaited;
 use crate::l7::message::messages::Messages;
 use crate::l7::message::{deadline, framing, headers};
 use crate::l7::upstream::{Lease, UpstreamBody};
@@ -337,8 +339,10 @@ pub(in crate::l7) struct ResponseBody {
     waited: bool,
     /// Its last frame was read.
     ended: bool,
-    /// The client waits for it, over HTTP/1.
-    awaited: Option<Awaited>,
+    /// The connection of the client that waits for it, over HTTP/1.
+    downstream: Option<Downstream>,
+    /// Who goes on with that after a 101.
+    take_over: Option<TakeOver>,
 }
 
 enum Content {
@@ -356,8 +360,8 @@ pub(in crate::l7) fn hold_place(response: &mut Response<ResponseBody>) {
     }
 }
 
-/// Streams a response down. Its version is left to the server: that of the downstream connection. What hyper keeps beside the
-/// head goes with it: how names were written, and the reason phrase.
+/// Streams a response down. Its version is left to the server: that of the downstream connection. How names were written, and the
+/// reason phrase, go with the body.
 pub(in crate::l7) fn relay(
     response: Response<UpstreamBody>,
     exchange: Box<Exchange>,
@@ -380,9 +384,10 @@ impl ResponseBody {
         Self::new(Content::Own(text), Some(exchange))
     }
 
-    /// Nothing, and nothing to record: somebody else holds the exchange.
-    pub(in crate::l7) fn none() -> Self {
-        Self::new(Content::Own(Bytes::new()), None)
+    /// Nothing, and nothing to record: who goes on with the client's connection holds the exchange.
+    pub(in crate::l7) fn switching(take_over: TakeOver) -> Self {
+        let none = Self::new(Content::Own(Bytes::new()), None);
+        Self { take_over: Some(take_over), ..none }
     }
 
     pub(in crate::l7) fn streamed(incoming: UpstreamBody, mut exchange: Box<Exchange>) -> Self {
@@ -400,14 +405,14 @@ impl ResponseBody {
             cut: None,
             waited: false,
             ended: false,
-            awaited: None,
+            downstream: None,
+            take_over: None,
         }
     }
 
-    /// The client waits for it until its end.
-    pub(in crate::l7) fn awaited(mut self, awaited: Awaited) -> Self {
-        self.awaited = Some(awaited);
-        self
+    /// A client waits for it at the other end of this connection.
+    pub(in crate::l7) fn awaited(self, downstream: Downstream) -> Self {
+        Self { downstream: Some(downstream), ..self }
     }
 
     /// The request's place, when the response waits in frames that can hold it.
@@ -467,10 +472,10 @@ impl ResponseBody {
     /// There is no more yet. Whether it may go on is asked from now on.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, BodyError>>> {
         self.waited = true;
-        if self.awaited.as_ref().is_some_and(Awaited::has_left)
+        if self.downstream.as_ref().is_some_and(|it| it.has_left(cx))
             && let Some(lease) = self.exchange.as_ref().and_then(|it| it.lease.as_ref())
         {
-            lease.sender.half_close();
+            lease.sender.half_close(cx);
         }
         if self.is_cut(cx) { Poll::Ready(Some(Err(BodyError::Cut))) } else { Poll::Pending }
     }

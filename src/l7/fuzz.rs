@@ -1,16 +1,19 @@
 //! What fuzzers try on what waypoints read: heads of requests, the first bytes of connections, and what the other half
 //! says of a request that it changed; with what must hold whatever it is.
 
+use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING};
 use http::{Method, Request, Uri, Version};
 
 use crate::l7::exchange::upgrade;
+use crate::l7::http1::decode::{Decoder, Piece};
+use crate::l7::http1::head as heads;
 use crate::l7::message::detect::{self, Verdict};
 use crate::l7::message::messages::Messages;
 use crate::l7::message::original::Original;
 use crate::l7::message::{framing, headers, refused};
 
-/// Headers of one request that are looked at; as many as hyper takes.
+/// Headers of one message that are looked at; as many as are taken by default.
 const MAX_HEADERS: usize = 100;
 
 /// The head of a request: the one form that routes and policies see.
@@ -63,19 +66,66 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
 }
 
-/// As hyper makes it of HTTP/1.
+/// As it is read over HTTP/1.
 fn request(bytes: &[u8]) -> Option<Request<()>> {
-    let mut space = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut parsed = httparse::Request::new(&mut space);
-    if !parsed.parse(bytes).ok()?.is_complete() {
-        return None;
+    let (head, _) = heads::request(&Bytes::copy_from_slice(bytes), MAX_HEADERS).ok()??;
+    Some(head.request)
+}
+
+/// Messages of HTTP/1, requests and responses by turns: what a head is does not depend on what follows it, and what a body is not on
+/// the pieces that it comes in. The first byte says which, and how long the pieces are.
+pub fn http1(bytes: &[u8]) {
+    let Some((how, bytes)) = bytes.split_first() else { return };
+    let whole = Bytes::copy_from_slice(bytes);
+    let read = |bytes: &Bytes| {
+        if how % 2 == 0 {
+            let (head, length) = heads::request(bytes, MAX_HEADERS).ok()??;
+            return Some((length, head.request.into_parts().0.headers, head.body));
+        }
+        let (head, length) = heads::response(bytes, MAX_HEADERS).ok()??;
+        let body = heads::response_body(heads::Asks::Anything, &head.response, MAX_HEADERS).ok()?;
+        Some((length, head.response.into_parts().0.headers, body))
+    };
+    let Some((length, headers, body)) = read(&whole) else { return };
+    let alone = read(&whole.slice(..length)).map(|(length, headers, _)| (length, headers));
+    assert_eq!(alone, Some((length, headers)), "what follows a head makes no difference");
+    if length > 1 {
+        assert!(read(&whole.slice(..length - 1)).is_none(), "a head has one end");
     }
-    let version = if parsed.version? == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
-    let mut request = Request::builder().version(version).method(parsed.method?).uri(parsed.path?);
-    for header in parsed.headers {
-        request = request.header(header.name, header.value);
+    let Some(in_one) = body else { return };
+    let in_pieces = read(&whole).and_then(|(_, _, body)| body);
+    let size = usize::from(how / 2).max(1);
+    let rest = whole.slice(length..);
+    let pieces = rest.chunks(size).map(Bytes::copy_from_slice);
+    assert_eq!(
+        decoded(in_pieces, pieces),
+        decoded(Some(in_one), [rest.clone()]),
+        "pieces make no difference"
+    );
+}
+
+/// The data, the trailers, whether it is whole, and how much was not used; `None` when it is no body.
+fn decoded(
+    decoder: Option<Decoder>,
+    pieces: impl IntoIterator<Item = Bytes>,
+) -> Option<(Vec<u8>, HeaderMap, bool, usize)> {
+    let (mut decoder, mut data, mut trailers, mut unused) =
+        (decoder?, Vec::new(), HeaderMap::new(), 0);
+    for mut input in pieces {
+        while let Some(piece) = decoder.next(&mut input).ok()? {
+            match piece {
+                Piece::Data(bytes) => data.extend(bytes),
+                Piece::Trailers(fields) => trailers = fields,
+            }
+        }
+        assert!(
+            decoder.is_over() || input.is_empty(),
+            "all of it is used before more is asked for"
+        );
+        unused += input.len();
     }
-    request.body(()).ok()
+    let is_whole = decoder.end().is_ok();
+    Some((data, trailers, is_whole, unused))
 }
 
 /// The first bytes of a connection: what was decided stays decided, and what HTTP/1 parsers read is not passed by.
@@ -98,13 +148,13 @@ pub fn original(bytes: &[u8]) {
     let target = lines.next().and_then(|target| Uri::try_from(target).ok());
     let said = lines.next().unwrap_or_default();
     // Half of the inputs as they are, half in the encoding, so that it is not for the fuzzer to find out.
-    decoded(&Original::pack(said), target.clone());
+    restored(&Original::pack(said), target.clone());
     if let Ok(value) = HeaderValue::from_bytes(said) {
-        decoded(&value, target);
+        restored(&value, target);
     }
 }
 
-fn decoded(value: &HeaderValue, target: Option<Uri>) {
+fn restored(value: &HeaderValue, target: Option<Uri>) {
     let Some(read) = Original::decode(value) else { return };
     let written = read.encode();
     let again = written.as_ref().and_then(Original::decode).and_then(|it| it.encode());

@@ -5,7 +5,6 @@
 //! reserves its buffers in the worker's byte budget, and HTTP/2's receive windows with its streams; what rests gives way when the budget is needed.
 
 mod body;
-mod hearing;
 mod http2;
 mod sender;
 mod shelf;
@@ -13,7 +12,6 @@ mod taken;
 mod upload;
 
 pub(in crate::l7) use body::UpstreamBody;
-pub(in crate::l7) use hearing::Hearing;
 pub(in crate::l7) use sender::{SendError, Sender};
 pub(in crate::l7) use shelf::{Lease, Shelf};
 

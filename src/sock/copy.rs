@@ -21,7 +21,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use self::relay::Relay;
 pub use self::split::{Split, SplitRead, SplitWrite};
@@ -44,6 +44,24 @@ pub trait ChunkWrite: Send + Unpin {
     /// Takes bytes from the front of `chunk`; ready when it took some.
     fn poll_write_chunk(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes)
     -> Poll<io::Result<()>>;
+    /// Takes bytes from the front of `first`, or of `second` when that is empty; of both where the carrier can write them at
+    /// once. Ready when it took some.
+    fn poll_write_both(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &mut BytesMut,
+        second: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        if first.is_empty() {
+            return self.poll_write_chunk(cx, second);
+        }
+        let mut chunk = std::mem::take(first).freeze();
+        let written = self.poll_write_chunk(cx, &mut chunk);
+        if !chunk.is_empty() {
+            *first = chunk.into();
+        }
+        written
+    }
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Ends this direction (FIN, END_STREAM); the other one continues.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -51,6 +69,43 @@ pub trait ChunkWrite: Send + Unpin {
     /// Ready when the peer accepts nothing more, if the carrier reports that without a write.
     fn poll_broken(&mut self, _cx: &mut Context<'_>) -> Poll<io::Error> {
         Poll::Pending
+    }
+}
+
+impl<R: ChunkRead + ?Sized> ChunkRead for Box<R> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, hint: usize) -> Poll<io::Result<Bytes>> {
+        (**self).poll_chunk(cx, hint)
+    }
+}
+
+impl<W: ChunkWrite + ?Sized> ChunkWrite for Box<W> {
+    fn poll_write_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunk: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        (**self).poll_write_chunk(cx, chunk)
+    }
+
+    fn poll_write_both(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &mut BytesMut,
+        second: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        (**self).poll_write_both(cx, first, second)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (**self).poll_flush(cx)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (**self).poll_finish(cx)
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        (**self).poll_broken(cx)
     }
 }
 

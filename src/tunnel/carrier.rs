@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -184,6 +184,15 @@ impl ChunkWrite for CarrierWrite {
         chunk: &mut Bytes,
     ) -> Poll<io::Result<()>> {
         forward!(self, half => half.poll_write_chunk(cx, chunk))
+    }
+
+    fn poll_write_both(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &mut BytesMut,
+        second: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        forward!(self, half => half.poll_write_both(cx, first, second))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -224,6 +224,19 @@ impl ChunkWrite for JoinedWrite {
         let before = chunk.len();
         let written = self.half.poll_write_chunk(cx, chunk);
         let taken = before - chunk.len();
+        self.seen(written, |()| taken)
+    }
+
+    fn poll_write_both(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &mut BytesMut,
+        second: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        self.check(cx)?;
+        let before = first.len() + second.len();
+        let written = self.half.poll_write_both(cx, first, second);
+        let taken = before - first.len() - second.len();
         self.seen(written, |()| taken)
     }
 

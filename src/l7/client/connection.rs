@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio_util::future::FutureExt;
 
 use super::session::Session;
 use super::{bytes, labels, request};
 use crate::l7::budget::seats::Seated;
 use crate::l7::exchange::ResponseBody;
+use crate::l7::message::body::RequestBody;
 use crate::l7::message::refused::Refused;
 use crate::l7::worker::context::Context;
 use crate::l7::worker::serve::{self, Carries, Handler};
@@ -56,7 +56,7 @@ async fn serve_session(context: Arc<Context>, connection: Box<RoutedConnection>,
 }
 
 impl Handler for Session {
-    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
+    async fn handle(self: Arc<Self>, request: Request<RequestBody>) -> Response<ResponseBody> {
         request::route(self, request).await
     }
 

@@ -26,7 +26,6 @@ use std::sync::Arc;
 
 use http::header::SET_COOKIE;
 use http::{HeaderMap, Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::attempt::{Got, Outcome, Routed};
 use super::judge::{self, Judge, Pending, Refusal};
@@ -44,6 +43,7 @@ use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::exchange::{Exchange, ResponseBody, chain, keys, relay, traced, upgrade};
 use crate::l7::message::asked::Asked;
+use crate::l7::message::body::RequestBody;
 use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Cut, Kept};
 use crate::l7::message::sent::{self, Sent};
@@ -57,7 +57,7 @@ use crate::world::World;
 /// Routes one request and answers it.
 pub(in crate::l7) async fn route(
     session: Arc<Session>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Response<ResponseBody> {
     let world = session.context.dependencies.world.snapshot();
     let (mut arrived, mut exchange, asked, rejected) = begin(&session, &world, request);
@@ -156,7 +156,7 @@ async fn refuse(
 fn begin(
     session: &Session,
     world: &World,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> (Arrived, Box<Exchange>, Option<Box<Asked>>, Option<Answer>) {
     let limits = session.context.limits(session.most_fields());
     let mut arrived = Arrived::new(request, &limits, session.dialled);

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hyper::body::Body;
+use http_body::Body;
 use tokio::time::Instant;
 
 use super::again::Retries;

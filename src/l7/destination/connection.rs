@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio_util::future::FutureExt;
 
 use super::kept::Arrivals;
@@ -12,6 +11,7 @@ use super::session::{self, Session};
 use crate::base::{Reason, Str};
 use crate::l7::budget::seats::Seated;
 use crate::l7::exchange::ResponseBody;
+use crate::l7::message::body::RequestBody;
 use crate::l7::message::refused::Refused;
 use crate::l7::message::{copy, headers};
 use crate::l7::worker::context::Context;
@@ -48,7 +48,7 @@ async fn serve_session(session: Arc<Session>, stream: Carrier) {
 }
 
 impl Handler for Session {
-    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
+    async fn handle(self: Arc<Self>, request: Request<RequestBody>) -> Response<ResponseBody> {
         request::deliver(self, request).await
     }
 

@@ -19,7 +19,6 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::gates::{Gates, Permitted};
 use super::session::{self, Session};
@@ -36,6 +35,7 @@ use crate::l7::exchange::arrived::Arrived;
 use crate::l7::exchange::keys::{self, Newer};
 use crate::l7::exchange::upgrade::{self, Upgrade};
 use crate::l7::exchange::{Exchange, ResponseBody, relay, traced};
+use crate::l7::message::body::RequestBody;
 use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::upstream::{Lease, UpstreamBody};
@@ -53,7 +53,7 @@ const MAX_ATTEMPTS: usize = 2;
 /// Judges one request and answers it.
 pub(in crate::l7) async fn deliver(
     session: Arc<Session>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Response<ResponseBody> {
     let limits = session.context.limits(session.most_fields());
     let mut arrived = Arrived::new(request, &limits, session.inbound.destination);

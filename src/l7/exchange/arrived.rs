@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use http::header::EXPECT;
 use http::{HeaderMap, Method, Request};
-use hyper::body::Incoming;
 
 use super::answer::Form;
 use super::upgrade::{self, Upgrade};
@@ -15,11 +14,9 @@ use crate::jwt;
 use crate::l7::budget::Full;
 use crate::l7::budget::seat::{RequestPermit, Seat};
 use crate::l7::message::body::RequestBody;
-use crate::l7::message::downstream::Downstream;
 use crate::l7::message::framing::{self, Fault};
 use crate::l7::message::sent::Sent;
 use crate::l7::message::{headers, sent};
-use crate::l7::tasks::Tasks;
 use crate::l7::version::Version;
 use crate::telemetry::{RequestRecord, RequestStart};
 
@@ -53,19 +50,17 @@ pub(in crate::l7) struct Limits<'a> {
     pub(in crate::l7) fields: usize,
     /// What it may upgrade to, in lower case.
     pub(in crate::l7) upgrades: &'a [Str],
-    /// Where an upgraded connection goes on.
-    pub(in crate::l7) tasks: &'a Arc<Tasks>,
 }
 
 impl Arrived {
     /// `dialled`: the address that the client asked for, which stands for a host that it need not name.
     pub(in crate::l7) fn new(
-        mut request: Request<Incoming>,
+        mut request: Request<RequestBody>,
         limits: &Limits<'_>,
         dialled: SocketAddr,
     ) -> Self {
         let checks = headers::take_checks(request.headers_mut());
-        let upgrade = upgrade::requested(&mut request, limits.tasks, limits.upgrades);
+        let upgrade = upgrade::requested(&request, limits.upgrades);
         let protocol = headers::protocol(request.version());
         let version = match request.version() {
             http::Version::HTTP_2 => Version::Http2,
@@ -83,12 +78,6 @@ impl Arrived {
         if request.version() == http::Version::HTTP_10 {
             // Nobody may be told 100 over HTTP/1.0, whatever it expects (RFC 9110, 10.1.1).
             request.headers_mut().remove(EXPECT);
-        }
-        let mut request = request.map(RequestBody::new);
-        if !request.body().is_empty()
-            && let Some(Downstream { leaving, .. }) = request.extensions().get().cloned()
-        {
-            request.body_mut().leaving(leaving);
         }
         if form == Form::Grpc {
             request.body_mut().count_messages();
@@ -137,7 +126,7 @@ impl Arrived {
     }
 }
 
-/// Whether the client waits for 100 before it sends the body, as hyper's server has it, which will say so.
+/// Whether the client waits for 100 before it sends the body, as the server has it, which will say so.
 fn expects_continue(headers: &HeaderMap) -> bool {
     let last = headers.get_all(EXPECT).iter().next_back();
     last.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))

@@ -4,23 +4,27 @@
 mod copied;
 mod expected;
 mod forbidden;
+mod incoming;
 mod part;
 mod request;
 mod uploaded;
 
 pub(in crate::l7) use expected::{Expectation, Withheld};
-pub(in crate::l7) use request::{Ahead, Replay, RequestBody};
+pub(in crate::l7) use request::{Ahead, Came, Replay, RequestBody};
 pub(in crate::l7) use uploaded::{Broken, Uploaded};
 
 use http::{HeaderMap, StatusCode};
 
 use super::connection_error::ConnectionError;
+use crate::l7::http1;
 
 /// Why a body does not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::l7) enum BodyError {
     #[error(transparent)]
-    Broken(#[from] hyper::Error),
+    Http1(#[from] http1::error::Error),
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
     #[error(transparent)]
     Upstream(#[from] ConnectionError),
     #[error("the route's timeout has passed")]

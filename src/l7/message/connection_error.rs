@@ -1,12 +1,13 @@
 //! Why a connection to an application, or an exchange on it, broke off, whichever library has found it.
 
 use super::refused;
+use crate::l7::http1;
 
 /// What its source is decides how a client's stream is reset over HTTP/2, as hyper does it.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::l7) enum ConnectionError {
     #[error(transparent)]
-    Http1(#[from] hyper::Error),
+    Http1(#[from] http1::error::Error),
     #[error("{0}")]
     Http2(#[from] h2::Error),
     #[error("the client's request broke off: {0}")]
@@ -16,11 +17,7 @@ pub(in crate::l7) enum ConnectionError {
 impl ConnectionError {
     /// The client's body ended before its length, or it broke the rules.
     pub(in crate::l7) fn is_clients(&self) -> bool {
-        match self {
-            Self::Http1(error) => error.is_user(),
-            Self::Http2(_) => false,
-            Self::Request(_) => true,
-        }
+        matches!(self, Self::Request(_))
     }
 
     /// Whether the application says that it has not looked at the request, which is then safe to send again whatever its method
@@ -35,7 +32,7 @@ impl ConnectionError {
     /// Whether what the application sent breaks the rules of HTTP, rather than that it left.
     pub(in crate::l7) fn breaks_rules(&self) -> bool {
         match self {
-            Self::Http1(error) => refused::breaks_rules(error),
+            Self::Http1(error) => error.breaks_rules(),
             Self::Http2(error) => error.is_library(),
             Self::Request(_) => false,
         }

@@ -1,7 +1,7 @@
 //! How messages tell their length (RFC 9112, 6), and how much a head may hold.
 //!
-//! hyper reads bodies by these rules and writes them anew, so what is left to do here is to refuse what it reads and we could
-//! not pass on as it was meant, and to take out of the head what does not hold any more.
+//! Bodies are read by these rules and written anew, so what is left to do here is to refuse what was read and could
+//! not be passed on as it was meant, and to take out of the head what does not hold any more.
 
 use http::header::{CONTENT_LENGTH, COOKIE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{Response, StatusCode};
@@ -10,9 +10,6 @@ use crate::l7::budget::sizes::HTTP1_BUFFER;
 
 /// The longest head of a message that is read, in bytes; over HTTP/2 as RFC 9113, 6.5.2, counts them.
 pub(in crate::l7) const LONGEST_HEAD: usize = HTTP1_BUFFER;
-
-/// How many fields of a head hyper reads without taking memory for it.
-pub(in crate::l7) const HYPER_HEADERS: usize = 100;
 
 /// The only transfer coding that is understood.
 const CHUNKED: &str = "chunked";
@@ -103,7 +100,7 @@ fn codings(headers: &HeaderMap) -> impl Iterator<Item = Option<&str>> {
 }
 
 /// Leaves at most one length in the head of a message, and none that does not hold: a transfer coding overrides it
-/// (RFC 9112, 6.3), and a 204 has none (RFC 9110, 8.6). Several that are equal mean one; hyper has refused others.
+/// (RFC 9112, 6.3), and a 204 has none (RFC 9110, 8.6). Several that are equal mean one; the parser has refused others.
 pub(in crate::l7) fn settle_length(headers: &mut HeaderMap, status: Option<StatusCode>) {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let Some(first) = lengths.next() else { return };

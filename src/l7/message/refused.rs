@@ -7,6 +7,7 @@ use http::{Method, StatusCode};
 
 use super::framing::LONGEST_HEAD;
 use crate::base::{Reason, Str};
+use crate::l7::http1;
 use crate::telemetry::{RequestRecord, RequestStart, Telemetry};
 
 /// How much of a head is kept to tell in the log what was refused, in bytes: a request line that is shorter is told whole.
@@ -25,58 +26,26 @@ pub(in crate::l7) struct Refused {
     path: Str,
 }
 
-/// The first bytes of the head that is being read.
-pub(in crate::l7) struct Beginning {
-    bytes: [u8; SHOWN],
-    length: usize,
-}
-
-impl Beginning {
-    pub(in crate::l7) fn new() -> Self {
-        Self { bytes: [0; SHOWN], length: 0 }
-    }
-
-    /// Another head begins.
-    pub(in crate::l7) fn clear(&mut self) {
-        self.length = 0;
-    }
-
-    pub(in crate::l7) fn add(&mut self, bytes: &[u8]) {
-        let taken = bytes.len().min(SHOWN - self.length);
-        self.bytes[self.length..self.length + taken].copy_from_slice(&bytes[..taken]);
-        self.length += taken;
-    }
-
-    /// The method and the target, as far as they are there.
-    fn request_line(&self) -> (Method, Str) {
-        let read = &self.bytes[..self.length];
-        let line = read.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
-        let mut words = line.split(|byte| *byte == b' ');
-        let method = words.next().and_then(|word| Method::from_bytes(word).ok());
-        let target = words.next().map(|word| Str::from(&*String::from_utf8_lossy(word)));
-        (method.unwrap_or_else(unknown_method), target.unwrap_or_else(|| UNKNOWN.into()))
-    }
+/// The method and the target of a head, as far as they are there.
+fn request_line(head: &[u8]) -> (Method, Str) {
+    let read = &head[..head.len().min(SHOWN)];
+    let line = read.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let method = words.next().and_then(|word| Method::from_bytes(word).ok());
+    let target = words.next().map(|word| Str::from(&*String::from_utf8_lossy(word)));
+    (method.unwrap_or_else(unknown_method), target.unwrap_or_else(|| UNKNOWN.into()))
 }
 
 impl Refused {
-    /// What hyper's server has refused over HTTP/1; `None` when the connection ended for another reason. `at`: how the head
-    /// began, where that is known.
+    /// A head that the server has refused over HTTP/1.
     pub(in crate::l7) fn http1(
-        error: &hyper::Error,
+        error: &http1::error::Error,
         most_fields: usize,
-        at: Option<&Beginning>,
-    ) -> Option<Self> {
-        if !error.is_parse() {
-            return None;
-        }
-        let status = match error.is_parse_too_large() {
-            true => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            false => StatusCode::BAD_REQUEST,
-        };
-        let unknown = || (unknown_method(), UNKNOWN.into());
-        let (method, path) = at.map_or_else(unknown, Beginning::request_line);
+        head: &[u8],
+    ) -> Self {
+        let (method, path) = request_line(head);
         let why = told(error, most_fields);
-        Some(Self { status: Some(status), why, protocol: "HTTP/1.1", method, path })
+        Self { status: error.status(), why, protocol: "HTTP/1.1", method, path }
     }
 
     /// What h2 has ended the connection for; `None` when it was the peer, or the network.
@@ -118,22 +87,14 @@ impl Refused {
     }
 }
 
-/// Whether what the peer sent breaks the rules of HTTP, rather than that it left.
-pub(in crate::l7) fn breaks_rules(error: &hyper::Error) -> bool {
-    error.is_parse() || library(error).is_some()
-}
-
 /// What the parser has found, with what operators can do about it.
-pub(in crate::l7) fn told(error: &hyper::Error, most_fields: usize) -> String {
-    if error.is_parse_too_large() {
+pub(in crate::l7) fn told(error: &http1::error::Error, most_fields: usize) -> String {
+    if matches!(error, http1::error::Error::TooLarge) {
         return format!(
             "the head has more than {most_fields} fields ([layer7] max_headers) or {LONGEST_HEAD} bytes"
         );
     }
     let mut text = error.to_string();
-    if let Some(cause) = error.source() {
-        text.push_str(&format!(": {cause}"));
-    }
     if text.contains("URI") {
         text.push_str(
             "; a target must be percent-encoded (RFC 3986, 2): no < > ` and nothing that is no UTF-8",
@@ -155,11 +116,7 @@ fn unknown_method() -> Method {
 /// Fuzzers' bytes as the beginning of a head.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(in crate::l7) fn read(bytes: &[u8]) -> (Method, Str) {
-    let mut beginning = Beginning::new();
-    for piece in bytes.chunks(7) {
-        beginning.add(piece);
-    }
-    beginning.request_line()
+    request_line(bytes)
 }
 
 #[cfg(test)]

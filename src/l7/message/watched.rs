@@ -1,22 +1,18 @@
-//! A connection's bytes, watched for heads that do not come to their end, and for what heads take.
+//! A connection's bytes over HTTP/2, watched for heads that do not come to their end, and for what heads take.
 //!
-//! hyper has one clock for the head of an HTTP/1 request and for the time between two requests, and none for HTTP/2. Here
-//! the worker is told when a head begins: over HTTP/1 with the first byte while no request is in flight, over HTTP/2
-//! with a frame that opens one, or that is not DATA, until it is complete. What is told costs an atomic value at most, and
+//! hyper has no clock for them. Here the worker is told when a head begins: with a frame that opens one, or that is not DATA,
+//! until it is complete. What is told costs an atomic value at most, and
 //! the worker's rounds do the rest.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
-use super::interim::{Interim, Writing};
-use super::leaving::Leaving;
 use super::library_answers::{Streams, Written};
-use super::refused::Beginning;
 use crate::l7::budget::buffers::Buffers;
 use crate::l7::budget::seat::{Order, Seat};
 use crate::l7::budget::turn::Turn;
@@ -27,21 +23,6 @@ use crate::tunnel::{Carrier, Counted, Exceeded, PREFACE};
 /// How much of an HTTP/2 connection is read before its streams get their turn, in bytes: what they refuse is given up
 /// before more comes, so this is what can be read without a reservation.
 const BURST: usize = 64 * 1024;
-
-/// A connection of HTTP/1.
-pub(in crate::l7) struct Http1 {
-    io: Rewind<Carrier>,
-    seat: Arc<Seat>,
-    /// What it is told before a response, beside hyper.
-    interim: Interim,
-    leaving: Leaving,
-    writing: Writing,
-    /// How the head begins that is being read, or was read last.
-    beginning: Beginning,
-    /// A head is being read.
-    reads_head: bool,
-    heads: usize,
-}
 
 /// A connection of HTTP/2, whose frames are counted.
 pub(in crate::l7) struct Http2 {
@@ -76,28 +57,6 @@ enum Settings {
 /// What a head takes that has come in part, which is rare: usual ones fit into a frame.
 #[derive(Default)]
 struct Partial(Option<Reserved>);
-
-impl Http1 {
-    pub(in crate::l7) fn new(
-        io: Rewind<Carrier>,
-        seat: Arc<Seat>,
-        interim: Interim,
-        leaving: Leaving,
-    ) -> Self {
-        let (writing, beginning) = (Writing::default(), Beginning::new());
-        Self { io, seat, interim, leaving, writing, beginning, reads_head: false, heads: 0 }
-    }
-
-    /// How the head began that is being read, after so many requests were `taken`. One that came together with those before
-    /// it began somewhere in between.
-    pub(in crate::l7) fn beginning(&self, taken: usize) -> Option<&Beginning> {
-        (self.heads > taken).then_some(&self.beginning)
-    }
-
-    pub(in crate::l7) fn into_inner(self) -> Rewind<Carrier> {
-        self.io
-    }
-}
 
 impl Http2 {
     pub(in crate::l7) fn new(io: Rewind<Carrier>, seat: Arc<Seat>) -> (Self, Exceeded, Streams) {
@@ -154,32 +113,6 @@ impl Partial {
             _ => {}
         }
         Ok(())
-    }
-}
-
-impl AsyncRead for Http1 {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        if buf.filled().len() == before {
-            ready!(this.leaving.poll_ended(cx));
-        }
-        let idle = this.seat.is_idle();
-        if buf.filled().len() > before && idle {
-            this.seat.head_begins();
-            if !this.reads_head {
-                this.beginning.clear();
-                this.heads += 1;
-            }
-            this.beginning.add(&buf.filled()[before..]);
-        }
-        this.reads_head = idle;
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -240,45 +173,6 @@ impl AsyncRead for Application {
         let reserved = reserved.and_then(|()| this.buffers.trailers(this.io.last_heads()));
         reserved.map_err(|full| io::Error::other(share.why(full)))?;
         Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Http1 {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        ready!(this.writing.poll_finish(Pin::new(&mut this.io), cx))?;
-        Pin::new(&mut this.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        ready!(this.writing.poll_finish(Pin::new(&mut this.io), cx))?;
-        Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    /// hyper flushes when it has written all that it had.
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(this.interim.poll_write(&mut this.writing, Pin::new(&mut this.io), cx))?;
-        Pin::new(&mut this.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(this.writing.poll_finish(Pin::new(&mut this.io), cx))?;
-        Pin::new(&mut this.io).poll_shutdown(cx)
     }
 }
 

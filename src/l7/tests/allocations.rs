@@ -29,9 +29,9 @@ const COUNTED: u64 = 256;
 /// What a request takes, and a connection with one, as it was last looked at. More fails, and so does less by two or more, which is
 /// to be written down.
 const EXPECTED: [(Half, Version, u64, u64); 4] = [
-    (Half::Client, Version::Http1, 23, 56),
+    (Half::Client, Version::Http1, 14, 36),
     (Half::Client, Version::Http2, 17, 58),
-    (Half::Destination, Version::Http1, 27, 91),
+    (Half::Destination, Version::Http1, 16, 68),
     (Half::Destination, Version::Http2, 19, 115),
 ];
 

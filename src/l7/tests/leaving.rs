@@ -122,3 +122,29 @@ async fn an_early_answer_is_heard_over_a_broken_connection() {
         assert!(got.starts_with("HTTP/1.1 413 "), "{half:?}: {got}");
     }
 }
+
+/// An application that answers while it reads is not told that the client left when all is sent, and its connection goes on.
+#[tokio::test]
+async fn an_early_response_leaves_the_connection_as_it_is() {
+    let (at, listener) = listening().await;
+    for half in HALVES {
+        let lab = half.lab(at);
+        let mut client = half.connect(&lab, at).await;
+        client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n").await.unwrap();
+        let mut application = accept(&listener).await;
+        head(&mut application).await;
+        let begins = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        application.write_all(begins).await.unwrap();
+        head(&mut client).await;
+        client.write_all(b"body").await.unwrap();
+        assert_eq!(read(&mut application, 4).await, "body", "{half:?}");
+        assert!(is_silent(&mut application).await, "{half:?}: it is open");
+        application.write_all(b"2\r\nok\r\n0\r\n\r\n").await.unwrap();
+        assert_eq!(read(&mut client, 12).await, "2\r\nok\r\n0\r\n\r\n", "{half:?}");
+        client.write_all(GET).await.unwrap();
+        assert!(
+            head(&mut application).await.starts_with("GET / "),
+            "{half:?}: the same connection"
+        );
+    }
+}

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::destination::captured;
-use super::raw::{HALVES, accept, head, listening, read};
+use super::raw::{HALVES, accept, head, listening, read, rest};
 use super::support::*;
 use crate::base::Str;
 use crate::jwt::fixture::Issuer;
@@ -191,4 +191,24 @@ async fn a_request_that_lasts_ends_when_it_is_wanted_encrypted() {
     ended.await.expect("it ends").unwrap();
     assert_eq!(&answer, b"HTTP/1.1 503");
     lab.counted(&["response_flags=\"NO_TLS\""], 1).await;
+}
+
+/// The same once the response has begun: what the client goes on to send reaches nobody.
+#[tokio::test]
+async fn a_body_ends_with_a_response_that_is_cut() {
+    let (at, listener) = listening().await;
+    let lab = Lab::new(shop(at), WorkerSettings::for_tests());
+    let mut client = lab.dial("client", "echo").await;
+    let begun = b"POST / HTTP/1.1\r\nHost: echo\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n";
+    client.write_all(begun).await.unwrap();
+    let mut application = accept(&listener).await;
+    head(&mut application).await;
+    assert_eq!(read(&mut application, 7).await, "2\r\nhi\r\n");
+    let begins = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    application.write_all(begins).await.unwrap();
+    head(&mut client).await;
+    lab.store.publish(encrypted(shop(at), None, Demand::Impossible("x".into())).mesh);
+    rest(&mut client).await;
+    _ = client.write_all(b"4\r\nlate\r\n").await;
+    assert_eq!(rest(&mut application).await, "");
 }

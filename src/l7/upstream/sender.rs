@@ -1,34 +1,29 @@
 //! One HTTP connection to an application: set up, and sending requests on it.
 
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
-use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, Scheme};
-use http::{Request, Response, StatusCode, Uri, Version as HttpVersion};
-use http_body::Body;
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1};
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version as HttpVersion};
 use tokio::time::Instant;
 
-use super::hearing::{End, Hearing};
+use super::body::Answer;
 use super::taken::Taken;
-use super::{UpstreamBody, UpstreamError, http2, note_end};
+use super::{UpstreamBody, UpstreamError, http2};
 use crate::l7::budget::buffers::Buffers;
-use crate::l7::budget::sizes::{HTTP1_BUFFER, HTTP2_STREAMS};
+use crate::l7::budget::sizes::HTTP2_STREAMS;
+use crate::l7::http1::client::{Answered, Connection, Failed, Hears};
+use crate::l7::http1::downstream::{Attempt, Downstream};
+use crate::l7::http1::error::Error;
 use crate::l7::message::body::{Expectation, RequestBody, Withheld};
 use crate::l7::message::connection_error::ConnectionError;
-use crate::l7::message::downstream::Downstream;
-use crate::l7::message::framing::{HYPER_HEADERS, LONGEST_HEAD};
 use crate::l7::message::head_copy::HeadCopy;
-use crate::l7::message::interim::Listening;
-use crate::l7::message::leaving::Leaving;
-use crate::l7::message::refused;
+use crate::l7::message::{framing, headers};
 use crate::l7::tasks::Tasks;
 use crate::l7::version::Version;
 use crate::traffic::PerConnection;
@@ -51,7 +46,7 @@ pub(in crate::l7) struct Sender {
 }
 
 enum Kind {
-    Http1(http1::SendRequest<RequestBody>, Arc<End>),
+    Http1(Connection),
     /// With how many streams the application takes at once.
     Http2(SendRequest<Bytes>, Arc<Taken>),
     /// The same, for one stream.
@@ -70,7 +65,8 @@ pub(in crate::l7) struct SendError {
 }
 
 impl Sender {
-    /// Sets up HTTP on a stream to `address`, under what the policy of its destination says of connections. The connection is driven by a task of the worker, which ends with it.
+    /// Sets up HTTP on a stream to `address`, under what the policy of its destination says of connections. Over HTTP/2
+    /// the connection is driven by a task of the worker, which ends with it.
     pub(in crate::l7) async fn connect(
         tasks: &Arc<Tasks>,
         most_fields: usize,
@@ -87,7 +83,7 @@ impl Sender {
         buffers.limit(limits);
         let local = stream.is_local();
         let kind = match version {
-            Version::Http1 => Kind::http1(tasks, most_fields, stream).await,
+            Version::Http1 => Ok(Kind::Http1(Connection::new(stream, most_fields))),
             Version::Http2 => {
                 let connected = http2::connect(tasks, stream, &buffers, limits.pings).await;
                 connected.map(|(requests, taken)| Kind::Http2(requests, taken))
@@ -115,26 +111,29 @@ impl Sender {
 
     fn is_closed(&self) -> bool {
         match &self.kind {
-            Kind::Http1(sender, _) => sender.is_closed(),
+            Kind::Http1(connection) => !connection.is_whole(),
             Kind::Http2(_, taken) | Kind::Stream(_, taken) => taken.has_ended(),
         }
     }
 
     /// Tells the application that nothing more comes, as far as HTTP/1 can.
-    pub(in crate::l7) fn half_close(&self) {
-        if let Kind::Http1(_, end) = &self.kind {
-            end.want();
+    pub(in crate::l7) fn half_close(&self, cx: &mut Context<'_>) {
+        if let Kind::Http1(connection) = &self.kind {
+            connection.half_close(cx);
         }
     }
 
-    fn is_half_closed(&self) -> bool {
-        matches!(&self.kind, Kind::Http1(_, end) if end.is_wanted())
+    /// Whether the application has neither closed it nor said anything unasked. Over HTTP/2 its task knows.
+    pub(super) fn is_quiet(&self) -> bool {
+        match &self.kind {
+            Kind::Http1(connection) => connection.is_quiet(),
+            Kind::Http2(..) | Kind::Stream(..) => true,
+        }
     }
 
     /// Finishes what it has, and takes nothing more.
     pub(super) fn is_retired(&self) -> bool {
-        self.is_half_closed()
-            || self.is_closed()
+        self.is_closed()
             || self.has_refused()
             || self.is_withheld()
             || self.buffers.is_used_up()
@@ -148,7 +147,7 @@ impl Sender {
     /// The application has refused a request here: others go to another connection, which may be to another of its processes.
     fn has_refused(&self) -> bool {
         match &self.kind {
-            Kind::Http1(..) => false,
+            Kind::Http1(_) => false,
             Kind::Http2(_, taken) | Kind::Stream(_, taken) => taken.has_refused(),
         }
     }
@@ -166,7 +165,7 @@ impl Sender {
     /// Takes a request right now.
     pub(super) fn is_ready(&self) -> bool {
         let open = match &self.kind {
-            Kind::Http1(sender, _) => sender.is_ready(),
+            Kind::Http1(connection) => connection.is_whole(),
             Kind::Http2(_, taken) => {
                 let most = self.buffers.most_streams().unwrap_or(usize::MAX);
                 self.streams() < taken.most().min(HTTP2_STREAMS as usize).min(most)
@@ -212,17 +211,30 @@ impl Sender {
     ) -> Result<Response<UpstreamBody>, SendError> {
         let expectation = request.body().expectation();
         match &mut self.kind {
-            Kind::Http1(sender, end) => {
-                to_http1(request);
-                let (listening, leaving) = listen(request, expectation.clone());
-                let mut response = pin!(sender.try_send_request(std::mem::take(request)));
-                let heard = |sent: Option<&Sent>| hears(end, leaving.as_ref(), sent);
-                let sent = listening.to(response.as_mut(), heard).await;
-                self.withheld = expectation.filter(|_| sent.is_ok()).and_then(|it| it.withheld());
-                sent.map(|response| response.map(UpstreamBody::Http1)).map_err(|mut failed| {
-                    let unsent = put_back(request, failed.take_message().map(from_http1));
-                    SendError { error: failed.into_error().into(), unsent, refused: false }
-                })
+            Kind::Http1(connection) => {
+                let heard = Heard::of(request, expectation);
+                let answered = match connection.send(request, &heard).await {
+                    Ok(answered) => answered,
+                    Err(failed) => {
+                        let unsent = matches!(failed, Failed::Unsent);
+                        return Err(SendError { unsent, ..heard.failed(failed).await });
+                    }
+                };
+                self.withheld = heard.expectation.and_then(|it| it.withheld());
+                let Answered { response, names, body: stream, rest, upgraded } = answered;
+                if let Some(rest) = rest {
+                    let buffers = self.buffers.clone();
+                    self.tasks.drive("request over HTTP/1", async move {
+                        let _held = buffers;
+                        if let Err(why) = rest.send().await {
+                            tracing::debug!(
+                                "a request broke off after its response had begun: {why}"
+                            );
+                        }
+                    });
+                }
+                let body = UpstreamBody::Http1(Answer { names, stream, upgraded });
+                Ok(response.map(|()| body))
             }
             Kind::Http2(sender, taken) | Kind::Stream(sender, taken) => {
                 // h2 hears no 100.
@@ -253,24 +265,6 @@ impl Sender {
     }
 }
 
-/// What a request became, as hyper tells it.
-type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
-
-/// Passes the end of the client's direction on while there is no response. Whether the application has ended the connection for it:
-/// then there is nobody to answer, and the client's connection is given up.
-fn hears(end: &End, leaving: Option<&Leaving>, sent: Option<&Sent>) -> bool {
-    let Some(leaving) = leaving.filter(|it| it.has_left()) else { return false };
-    match sent {
-        None => end.want(),
-        Some(Err(failed)) if end.is_wanted() && !refused::breaks_rules(failed.error()) => {
-            leaving.give_up();
-            return true;
-        }
-        Some(_) => {}
-    }
-    false
-}
-
 /// Whether there is a request that was not sent, which is put back.
 fn put_back(request: &mut Request<RequestBody>, unsent: Option<Request<RequestBody>>) -> bool {
     let is_unsent = unsent.is_some();
@@ -280,28 +274,57 @@ fn put_back(request: &mut Request<RequestBody>, unsent: Option<Request<RequestBo
     is_unsent
 }
 
-/// Listens to what the application says before its response, where somebody can be told: 100 asks for the body, and the
-/// others go to the client. Gives also what is known of a client that leaves.
-fn listen(
-    request: &mut Request<RequestBody>,
+/// Hears what the application says before its response: 100 asks for the body, and the others go to the client.
+struct Heard {
     expectation: Option<Expectation>,
-) -> (Listening, Option<Leaving>) {
-    let downstream = request.extensions().get::<Downstream>().cloned();
-    let Some(Downstream { interim, leaving }) = downstream else {
-        return (Listening::nobody(), None);
-    };
-    let Some(interim) = interim else { return (Listening::nobody(), Some(leaving)) };
-    if let Some(expectation) = &expectation {
-        expectation.begin();
-    }
-    let (listening, ear) = interim.listen();
-    hyper::ext::on_informational(request, move |response| match response.status() {
-        StatusCode::CONTINUE => {
-            expectation.as_ref().inspect(|it| it.is_met());
+    attempt: Option<Attempt>,
+    downstream: Option<Downstream>,
+}
+
+impl Heard {
+    fn of(request: &Request<RequestBody>, expectation: Option<Expectation>) -> Self {
+        let downstream = request.body().came().downstream.clone();
+        let attempt = downstream.as_ref().and_then(Downstream::listen);
+        if attempt.is_some() {
+            expectation.as_ref().inspect(|it| it.begin());
         }
-        status => ear.tell(status, response.headers()),
-    });
-    (listening, Some(leaving))
+        Self { expectation, attempt, downstream }
+    }
+
+    /// Why there is no response. Where the application ended the connection because the client has left, there is nobody to answer.
+    async fn failed(&self, failed: Failed) -> SendError {
+        let error = match failed {
+            Failed::Unsent => ConnectionError::Http1(Error::Closed),
+            Failed::Request(why) => ConnectionError::Request(why),
+            Failed::Lost { error, is_half_closed } => {
+                if let Some(downstream) = self.downstream.as_ref().filter(|_| is_half_closed)
+                    && !error.breaks_rules()
+                {
+                    downstream.give_up();
+                    std::future::pending::<()>().await;
+                }
+                ConnectionError::Http1(error)
+            }
+        };
+        SendError { error, unsent: false, refused: false }
+    }
+}
+
+impl Hears for Heard {
+    fn informed(&self, status: StatusCode, headers: &mut HeaderMap) {
+        if status == StatusCode::CONTINUE {
+            self.expectation.as_ref().inspect(|it| it.is_met());
+        } else if let (Some(downstream), Some(attempt)) = (&self.downstream, self.attempt) {
+            // It has no body.
+            headers::strip_hop_by_hop(headers);
+            framing::remove(headers, &[CONTENT_LENGTH]);
+            downstream.inform(attempt, status, headers);
+        }
+    }
+
+    fn has_left(&self, cx: &Context<'_>) -> bool {
+        self.downstream.as_ref().is_some_and(|it| it.has_left(cx))
+    }
 }
 
 impl Drop for Sender {
@@ -310,50 +333,6 @@ impl Drop for Sender {
             self.buffers.close();
         }
     }
-}
-
-impl Kind {
-    async fn http1(
-        tasks: &Arc<Tasks>,
-        most_fields: usize,
-        stream: Carrier,
-    ) -> Result<Self, ConnectionError> {
-        let end = Arc::new(End::default());
-        let io = TokioIo::new(Hearing::new(stream, end.clone()));
-        let (sender, connection) = http1_settings(most_fields).handshake(io).await?;
-        tasks.drive("upstream HTTP/1.1 connection", async move {
-            note_end(connection.with_upgrades().await);
-        });
-        Ok(Kind::Http1(sender, end))
-    }
-}
-
-/// Names are written as the other side wrote them. What old servers send is mended as RFC 9112 asks a proxy: 5.1 for spaces
-/// before a colon, 5.2 for folded lines.
-fn http1_settings(most_fields: usize) -> http1::Builder {
-    let mut settings = http1::Builder::new();
-    if most_fields != HYPER_HEADERS {
-        settings.max_headers(most_fields);
-    }
-    settings.max_buf_size(HTTP1_BUFFER).max_header_size(LONGEST_HEAD).preserve_header_case(true);
-    settings
-        .allow_spaces_after_header_name_in_responses(true)
-        .allow_obsolete_multiline_headers_in_responses(true);
-    settings
-}
-
-/// hyper takes a GET whose body has no known length for one without a body, unless the head says otherwise.
-fn to_http1(request: &mut Request<RequestBody>) {
-    *request.version_mut() = HttpVersion::HTTP_11;
-    let body = request.body();
-    if !body.is_end_stream() && body.size_hint().exact().is_none() {
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-}
-
-fn from_http1(mut request: Request<RequestBody>) -> Request<RequestBody> {
-    request.headers_mut().remove(TRANSFER_ENCODING);
-    request
 }
 
 /// HTTP/2 has the host in the target (RFC 9113, 8.3.1). A host that cannot stand there stays a header.

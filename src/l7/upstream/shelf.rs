@@ -92,15 +92,16 @@ impl Shelf {
     /// The connection that was used last is the likeliest to be open still.
     fn take(&self) -> Option<Sender> {
         let mut resting = self.resting.lock();
+        if self.version == Version::Http1 {
+            // The others are looked through when it is their turn, and by the sweep.
+            let usable =
+                |it: &Resting| !it.is_over() && it.sender.is_ready() && it.sender.is_quiet();
+            return std::iter::from_fn(|| resting.pop()).find(usable).map(|it| it.sender);
+        }
         resting.retain(|resting| !resting.sender.is_finished() && !resting.is_over());
         let found = resting.iter().rposition(|resting| resting.sender.is_ready())?;
-        match self.version {
-            Version::Http1 => Some(resting.remove(found).sender),
-            Version::Http2 => {
-                resting[found].since = Instant::now();
-                resting[found].sender.share().ok()
-            }
-        }
+        resting[found].since = Instant::now();
+        resting[found].sender.share().ok()
     }
 
     /// A burst of requests to an application that nobody is connected to would make a connection for each of them while the
@@ -132,7 +133,9 @@ impl Shelf {
     pub(super) fn sweep(&self) {
         self.resting.lock().retain(|Resting { sender, since }| {
             let rest = sender.rest().unwrap_or(REST);
-            !sender.is_finished() && (sender.streams() > 0 || since.elapsed() < rest)
+            !sender.is_finished()
+                && sender.is_quiet()
+                && (sender.streams() > 0 || since.elapsed() < rest)
         });
     }
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::EXPECT;
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Body;
 
 use super::circuit::Call;
 use super::context::Context;

@@ -58,7 +58,7 @@ impl Context {
 
     /// What a request may have, with so many fields in its head.
     pub(in crate::l7) fn limits(&self, fields: usize) -> Limits<'_> {
-        Limits { fields, upgrades: &self.dependencies.settings.upgrades, tasks: &self.tasks }
+        Limits { fields, upgrades: &self.dependencies.settings.upgrades }
     }
 
     /// What a connection may buffer, of either side, or why it cannot have it. Then others that rest give way.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper::body::{Body, Incoming};
-use hyper::server::conn::{http1, http2};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,14 +20,11 @@ use super::context::Context;
 use crate::base::{Reason, Str, within_budget};
 use crate::l7::budget::Reserved;
 use crate::l7::budget::seat::{Order, Seat};
-use crate::l7::budget::sizes::{
-    HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW,
-};
+use crate::l7::budget::sizes::{HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW};
 use crate::l7::exchange::{self, ResponseBody};
-use crate::l7::message::downstream::Downstream;
-use crate::l7::message::framing::{HYPER_HEADERS, LONGEST_HEAD};
-use crate::l7::message::interim::Interim;
-use crate::l7::message::leaving::Leaving;
+use crate::l7::http1::server;
+use crate::l7::message::body::{BodyError, RequestBody};
+use crate::l7::message::framing::LONGEST_HEAD;
 use crate::l7::message::refused::Refused;
 use crate::l7::message::{detect, watched};
 use crate::l7::tasks::Executor;
@@ -118,7 +115,7 @@ fn adopt(stream: Carrier) -> std::io::Result<Carrier> {
 pub(in crate::l7) trait Handler: Send + Sync + 'static {
     fn handle(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send;
 
     /// Writes down what the parser has refused.
@@ -153,7 +150,7 @@ pub(in crate::l7) async fn serve<H: Handler>(
 async fn answer<H: Handler>(
     handler: Arc<H>,
     seat: &Seat,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Response<ResponseBody> {
     seat.share().turn().await;
     let mut response = within_budget::<REQUEST_BUDGET, _>(handler.handle(request)).await;
@@ -164,7 +161,7 @@ async fn answer<H: Handler>(
 /// How a connection ends that was not closed in order.
 enum Ended {
     Refused(Refused),
-    Broken(hyper::Error),
+    Broken(BodyError),
 }
 
 async fn serve_http1<H: Handler>(
@@ -173,37 +170,21 @@ async fn serve_http1<H: Handler>(
     seat: &Arc<Seat>,
     handler: &Arc<H>,
 ) -> Result<(), Ended> {
-    let (interim, leaving) = (Interim::default(), Leaving::default());
-    let watched = watched::Http1::new(stream, seat.clone(), interim.clone(), leaving.clone());
-    let io = TokioIo::new(watched);
-    let taken = AtomicUsize::new(0);
-    let service = service_fn(|mut request: Request<Incoming>| {
-        taken.fetch_add(1, Ordering::Relaxed);
-        let may_be_told = request.version() == hyper::Version::HTTP_11;
-        let interim = may_be_told.then(|| interim.clone());
-        let downstream = Downstream { interim, leaving: leaving.clone() };
-        request.extensions_mut().insert(downstream);
-        let awaited = leaving.begin(!request.body().is_end_stream());
-        let (handler, seat) = (handler.clone(), seat.clone());
-        async move {
-            let response = answer(handler, &seat, request).await;
-            Ok::<_, Infallible>(response.map(|body| body.awaited(awaited)))
-        }
-    });
-    let mut connection =
-        http1_settings(handler.most_fields()).serve_connection(io, service).with_upgrades();
-    let wind_down = |connection: Pin<&mut http1::UpgradeableConnection<_, _>>| {
-        connection.graceful_shutdown();
+    let service = |request: Request<server::Incoming>| {
+        let downstream = request.body().downstream.clone();
+        let request = request.map(RequestBody::http1);
+        let handler = handler.clone();
+        async move { answer(handler, seat, request).await.map(|body| body.awaited(downstream)) }
     };
-    let ended = drive(Pin::new(&mut connection), wind_down, || {}, &context.drain, seat).await;
-    let Err(error) = ended else { return Ok(()) };
-    let most_fields = context.dependencies.settings.max_headers;
-    let parts = connection.into_parts();
-    let refused = parts.and_then(|parts| {
-        let beginning = parts.io.inner().beginning(taken.load(Ordering::Relaxed));
-        Refused::http1(&error, most_fields, beginning)
-    });
-    Err(refused.map_or(Ended::Broken(error), Ended::Refused))
+    let most_fields = handler.most_fields();
+    let served = server::serve(stream, seat, &context.drain, most_fields, service);
+    served.await.map_err(|ended| match ended {
+        server::Ended::Refused(error, head) => {
+            let most_fields = context.dependencies.settings.max_headers;
+            Ended::Refused(Refused::http1(&error, most_fields, &head))
+        }
+        server::Ended::Broken(error) => Ended::Broken(error.into()),
+    })
 }
 
 async fn serve_http2<H: Handler>(
@@ -214,7 +195,8 @@ async fn serve_http2<H: Handler>(
 ) -> Result<(), Ended> {
     let (io, exceeded, streams) = watched::Http2::new(stream, seat.clone());
     let taken = AtomicUsize::new(0);
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
+        let request = request.map(RequestBody::http2);
         taken.fetch_add(1, Ordering::Relaxed);
         let (handler, seat) = (handler.clone(), seat.clone());
         // Boxed at once, because it is large, and hyper and what runs it move it several times.
@@ -237,7 +219,7 @@ async fn serve_http2<H: Handler>(
     tokio::select! {
         biased;
         result = drive(connection, wind_down, tell_refused, &context.drain, seat) => result.map_err(|error| {
-            Refused::http2(&error).map_or(Ended::Broken(error), Ended::Refused)
+            Refused::http2(&error).map_or(Ended::Broken(error.into()), Ended::Refused)
         }),
         () = exceeded.happened() => {
             let why = "the client sent too many frames that carry nothing, or a head of too many fields";
@@ -277,24 +259,6 @@ where
         result = connection => result,
         () = seat.told(Order::End) => Ok(()),
     }
-}
-
-/// Half-close is allowed, though not by hyper ([`leaving`](crate::l7::message::leaving)): `printf … | nc` ends its sending before
-/// it reads. Pipelined requests are answered one after the other.
-fn http1_settings(most_fields: usize) -> http1::Builder {
-    let mut settings = http1::Builder::new();
-    if most_fields != HYPER_HEADERS {
-        settings.max_headers(most_fields);
-    }
-    settings
-        .half_close(false)
-        .pipeline_flush(false)
-        .max_buf_size(HTTP1_BUFFER)
-        .max_header_size(LONGEST_HEAD)
-        .preserve_header_case(true)
-        // The application's own date passes; a proxy adds none.
-        .auto_date_header(false);
-    settings
 }
 
 fn http2_settings(context: &Arc<Context>) -> http2::Builder<Executor> {

@@ -1,6 +1,6 @@
 //! Plain TCP for the copy loop.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -58,7 +58,7 @@ impl AsyncWrite for TcpWrite {
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
+        bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &mut self.0 {
             Some(half) => Pin::new(half).poll_write_vectored(cx, bufs),
@@ -103,6 +103,21 @@ impl ChunkWrite for TcpWrite {
         let Some(half) = &mut self.0 else { return Poll::Ready(Err(ended())) };
         let written = ready!(Pin::new(half).poll_write(cx, chunk))?;
         chunk.advance(written);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_both(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &mut BytesMut,
+        second: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        let Some(half) = &mut self.0 else { return Poll::Ready(Err(ended())) };
+        let both = [IoSlice::new(first), IoSlice::new(second)];
+        let written = ready!(Pin::new(half).poll_write_vectored(cx, &both))?;
+        let of_first = written.min(first.len());
+        first.advance(of_first);
+        second.advance(written - of_first);
         Poll::Ready(Ok(()))
     }
 

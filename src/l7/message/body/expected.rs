@@ -1,6 +1,6 @@
 //! A body that its client holds back until it is asked for it (`Expect: 100-continue`; RFC 9110, 10.1.1).
 //!
-//! hyper's server asks for it, by an own 100, when the body is read for the first time. So it is not read before the
+//! The server asks for it, by a 100, when the body is read for the first time. So it is not read before the
 //! application asks; whoever refuses the request first is heard before the client has sent anything. An application that says
 //! nothing may not know the expectation: then the client is asked all the same, after as long as clients wait themselves.
 

@@ -9,26 +9,40 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use super::BodyError;
 use super::copied::{Copied, Tee};
 use super::expected::{Expectation, Waiting};
 use super::forbidden::Forbidden;
+use super::incoming::Incoming;
 use super::part::Part;
 use super::uploaded::{Broken, Uploaded};
 use crate::ext_authz::Mutations;
 use crate::l7::budget::Reserved;
 use crate::l7::budget::seat::Receiving;
 use crate::l7::budget::sizes::REPLAY_BUFFER;
-use crate::l7::message::leaving::Leaving;
+use crate::l7::http1;
+use crate::l7::http1::downstream::Downstream;
+use crate::l7::http1::names::Names;
 use crate::l7::message::messages::Messages;
 use crate::l7::message::{headers, held};
 
 /// The body of a request on its way up.
 #[derive(Default)]
-pub(in crate::l7) struct RequestBody(Source);
+pub(in crate::l7) struct RequestBody {
+    source: Source,
+    came: Came,
+}
+
+/// How a request came over HTTP/1, which goes with its body on every way that it takes.
+#[derive(Clone, Default)]
+pub(in crate::l7) struct Came {
+    /// How the names of its fields were written, where they were written otherwise.
+    pub(in crate::l7) names: Option<Names>,
+    /// What is known of the client's connection.
+    pub(in crate::l7) downstream: Option<Downstream>,
+}
 
 #[derive(Default)]
 enum Source {
@@ -79,8 +93,6 @@ struct Reading {
     /// The client waits to be asked for it.
     expected: Option<Waiting>,
     forbidden: Option<Box<Forbidden>>,
-    /// Over HTTP/1.
-    leaving: Option<Leaving>,
     /// Of gRPC.
     messages: Option<Messages>,
 }
@@ -111,29 +123,34 @@ struct Turn {
 type Next = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
 impl RequestBody {
-    pub(in crate::l7) fn new(incoming: Incoming) -> Self {
+    /// Of a request over HTTP/1.
+    pub(in crate::l7) fn http1(incoming: http1::server::Incoming) -> Self {
+        let http1::server::Incoming { names, downstream, stream } = incoming;
+        let source = stream.map_or(Source::None, |it| Source::read(Incoming::Http1(it)));
+        Self { source, came: Came { names, downstream: Some(downstream) } }
+    }
+
+    /// Of a request over HTTP/2.
+    pub(in crate::l7) fn http2(incoming: hyper::body::Incoming) -> Self {
         if incoming.is_end_stream() {
             return Self::default();
         }
-        let (uploaded, copies) = (Uploaded::default(), Vec::new());
-        Self(Source::Client(Reading {
-            incoming,
-            ahead: None,
-            ended: false,
-            uploaded,
-            copies,
-            waited: false,
-            receiving: None,
-            expected: None,
-            forbidden: None,
-            leaving: None,
-            messages: None,
-        }))
+        Source::read(Incoming::Http2(incoming)).into()
+    }
+
+    /// How the request came.
+    pub(in crate::l7) fn came(&self) -> &Came {
+        &self.came
+    }
+
+    /// The same, of a request that came so.
+    pub(in crate::l7) fn of(self, came: Came) -> Self {
+        Self { came, ..self }
     }
 
     /// The whole body of a request of an agent's own.
     pub(in crate::l7) fn own(bytes: Bytes) -> Self {
-        Self(if bytes.is_empty() { Source::None } else { Source::Own(Some(bytes)) })
+        if bytes.is_empty() { Self::default() } else { Source::Own(Some(bytes)).into() }
     }
 
     /// Reads ahead until there are more than so many bytes or the body has ended, and gives the data that is there by then; those
@@ -145,7 +162,7 @@ impl RequestBody {
         room: Reserved,
     ) -> Result<Ahead, BodyError> {
         let mut room = Some(room);
-        poll_fn(|cx| match &mut self.0 {
+        poll_fn(|cx| match &mut self.source {
             Source::Client(reading) => {
                 ready!(reading.poll_ahead(cx, most, &mut room))?;
                 Poll::Ready(Ok(reading.seen()))
@@ -170,7 +187,7 @@ impl RequestBody {
 
     /// It is not read before the expectation is met.
     pub(in crate::l7) fn wait(&mut self) {
-        if let Source::Client(reading) = &mut self.0 {
+        if let Source::Client(reading) = &mut self.source {
             reading.expected = Some(Waiting::new(Expectation::default()));
         }
     }
@@ -186,7 +203,7 @@ impl RequestBody {
     }
 
     fn forbid(&mut self, change: impl FnOnce(&mut Forbidden)) {
-        match &mut self.0 {
+        match &mut self.source {
             Source::Client(reading) => change(reading.forbidden.get_or_insert_default()),
             Source::Kept(turn) => {
                 change(turn.kept.0.lock().reading.forbidden.get_or_insert_default());
@@ -198,7 +215,7 @@ impl RequestBody {
     /// What the client expects, when it waits to be asked for its body.
     pub(in crate::l7) fn expectation(&self) -> Option<Expectation> {
         let of = |reading: &Reading| Some(reading.expected.as_ref()?.expectation().clone());
-        match &self.0 {
+        match &self.source {
             Source::Client(reading) => of(reading),
             Source::Kept(turn) => of(&turn.kept.0.lock().reading),
             Source::None | Source::Copied(_) | Source::Own(_) => None,
@@ -207,53 +224,76 @@ impl RequestBody {
 
     /// Its messages are gRPC's, and counted.
     pub(in crate::l7) fn count_messages(&mut self) {
-        if let Source::Client(reading) = &mut self.0 {
+        if let Source::Client(reading) = &mut self.source {
             reading.messages = Some(Messages::default());
-        }
-    }
-
-    /// Tells whether the client sends the end of it.
-    pub(in crate::l7) fn leaving(&mut self, leaving: Leaving) {
-        if let Source::Client(reading) = &mut self.0 {
-            reading.leaving = Some(leaving);
         }
     }
 
     /// Holds the body's part of the connection's receive window.
     pub(in crate::l7) fn receiving(&mut self, receiving: Receiving) {
-        if let Source::Client(reading) = &mut self.0 {
+        if let Source::Client(reading) = &mut self.source {
             reading.receiving = Some(receiving);
         }
     }
 
     /// The counter, when there is a body to count.
     pub(in crate::l7) fn uploaded(&self) -> Option<Uploaded> {
-        match &self.0 {
+        match &self.source {
             Source::Client(reading) => Some(reading.uploaded.clone()),
             _ => None,
         }
     }
 
     pub(in crate::l7) fn is_empty(&self) -> bool {
-        matches!(self.0, Source::None)
+        matches!(self.source, Source::None)
     }
 
     /// The body of a copy of the request, filled as this one is read.
     pub(in crate::l7) fn copy(&mut self) -> RequestBody {
-        let Source::Client(reading) = &mut self.0 else { return RequestBody::default() };
+        let Source::Client(reading) = &mut self.source else { return RequestBody::default() };
         let (tee, copied) = Tee::new(reading.size_hint());
         reading.copies.push(tee);
-        RequestBody(Source::Copied(copied))
+        Source::Copied(copied).into()
     }
 
     /// Keeps what is read from now on, so that it can be had again. There is nothing to keep without a body.
     pub(in crate::l7) fn keep(&mut self) -> Option<Replay> {
-        let Source::Client(reading) = std::mem::take(&mut self.0) else { return None };
+        let Source::Client(reading) = std::mem::take(&mut self.source) else { return None };
         let kept =
             Kept { reading, parts: Vec::new(), bytes: 0, ended: false, lost: false, turn: 0 };
         let replay = Replay(Arc::new(Mutex::new(kept)));
-        self.0 = Source::Kept(Turn { kept: replay.clone(), turn: 0, read: 0 });
+        self.source = Source::Kept(Turn { kept: replay.clone(), turn: 0, read: 0 });
         Some(replay)
+    }
+}
+
+impl Source {
+    fn read(incoming: Incoming) -> Self {
+        let (uploaded, copies) = (Uploaded::default(), Vec::new());
+        Self::Client(Reading {
+            incoming,
+            ahead: None,
+            ended: false,
+            uploaded,
+            copies,
+            waited: false,
+            receiving: None,
+            expected: None,
+            forbidden: None,
+            messages: None,
+        })
+    }
+}
+
+impl From<Source> for RequestBody {
+    fn from(source: Source) -> Self {
+        Self { source, came: Came::default() }
+    }
+}
+
+impl http1::client::Outgoing for RequestBody {
+    fn names(&self) -> Option<&Names> {
+        self.came.names.as_ref()
     }
 }
 
@@ -281,8 +321,7 @@ impl Replay {
             return None;
         }
         kept.turn += 1;
-        kept.reading.leaving.as_ref().inspect(|it| it.body_begins());
-        Some(RequestBody(Source::Kept(Turn { kept: self.clone(), turn: kept.turn, read: 0 })))
+        Some(Source::Kept(Turn { kept: self.clone(), turn: kept.turn, read: 0 }).into())
     }
 }
 
@@ -341,7 +380,7 @@ impl Reading {
         most: usize,
         room: &mut Option<Reserved>,
     ) -> Poll<Result<(), BodyError>> {
-        // hyper asks for it as it is read.
+        // The server asks for it as it is read.
         if let Some(waiting) = self.expected.take() {
             waiting.expectation().is_met();
         }
@@ -387,16 +426,12 @@ impl Reading {
         if self.ended {
             return Poll::Ready(None);
         }
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            self.leaving.as_ref().inspect(|it| it.wants_more(cx));
-            return Poll::Pending;
-        };
+        let mut frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         if let Some(Err(error)) = &frame
             && let Some(broken) = Broken::of(error)
         {
             _ = self.uploaded.0.broken.set(broken);
         }
-        let mut frame = frame.map(|frame| frame.map_err(BodyError::from));
         if let Some(Ok(some)) = &mut frame
             && let Some(trailers) = some.trailers_mut()
             && let Err(error) = self.pass_trailers(trailers)
@@ -519,30 +554,17 @@ impl Body for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Next {
-        match &mut self.0 {
+        match &mut self.source {
             Source::None => Poll::Ready(None),
-            Source::Client(reading) => {
-                let frame = ready!(reading.poll_frame(cx));
-                if frame.is_none() || reading.is_end_stream() {
-                    reading.leaving.as_ref().inspect(|it| it.body_ended());
-                }
-                Poll::Ready(frame)
-            }
-            Source::Kept(turn) => {
-                let frame = ready!(turn.poll_frame(cx));
-                if frame.is_none() || turn.is_end_stream() {
-                    let kept = turn.kept.0.lock();
-                    kept.reading.leaving.as_ref().inspect(|it| it.body_ended());
-                }
-                Poll::Ready(frame)
-            }
+            Source::Client(reading) => reading.poll_frame(cx),
+            Source::Kept(turn) => turn.poll_frame(cx),
             Source::Copied(copied) => copied.poll_frame(cx),
             Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.source {
             Source::None => true,
             Source::Client(reading) => reading.is_end_stream(),
             Source::Kept(turn) => turn.is_end_stream(),
@@ -552,7 +574,7 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.source {
             Source::None => SizeHint::with_exact(0),
             Source::Client(reading) => reading.size_hint(),
             Source::Kept(turn) => turn.size_hint(),

@@ -1,11 +1,12 @@
 //! How far a request's body has passed.
 
-use std::error::Error;
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
+
+use super::BodyError;
+use crate::l7::http1::error::Error;
 
 /// What has passed of a request's body so far.
 #[derive(Clone, Debug, Default)]
@@ -70,14 +71,11 @@ impl Passed {
 }
 
 impl Broken {
-    /// As hyper's server tells it of a body over HTTP/1.
-    pub(super) fn of(error: &hyper::Error) -> Option<Self> {
-        let kind =
-            error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
-        match kind {
-            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Some(Self::Malformed),
-            Some(io::ErrorKind::UnexpectedEof) => Some(Self::Cut),
-            _ if error.is_incomplete_message() => Some(Self::Cut),
+    /// What HTTP/1 has found; over HTTP/2 the stream is reset.
+    pub(super) fn of(error: &BodyError) -> Option<Self> {
+        match error {
+            BodyError::Http1(Error::Framing(_)) => Some(Self::Malformed),
+            BodyError::Http1(Error::Cut) => Some(Self::Cut),
             _ => None,
         }
     }
