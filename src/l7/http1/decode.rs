@@ -87,6 +87,7 @@ enum Fault {
     Lines,
     Line,
     Trailers,
+    NoField,
 }
 
 impl Fault {
@@ -102,6 +103,7 @@ impl Fault {
             Self::Lines => "there are too many trailers",
             Self::Line => "a line ends without CR LF",
             Self::Trailers => "the trailers are too long",
+            Self::NoField => "a trailer is no field",
         }
     }
 }
@@ -191,9 +193,14 @@ impl Chunked {
                 Ok(data.map(Piece::Data))
             }
             State::Trailers => {
-                self.state = State::Over;
                 let lines = self.trailers.take().unwrap_or_default();
-                Ok(Some(Piece::Trailers(fields(&lines.text, lines.count.into())?)))
+                let fields = fields(&lines.text, lines.count.into());
+                // Never over after a fault: nobody may take what follows for the next request.
+                self.state =
+                    fields.as_ref().map_or_else(|fault| State::Broken(*fault), |_| State::Over);
+                fields
+                    .map(|fields| Some(Piece::Trailers(fields)))
+                    .map_err(|it| Error::Framing(it.text()))
             }
             State::Broken(fault) => Err(Error::Framing(fault.text())),
             _ => Ok(None),
@@ -280,19 +287,18 @@ fn larger(number: u64, digit: u8) -> Option<u64> {
 }
 
 /// The fields of so many lines.
-fn fields(lines: &[u8], count: usize) -> Result<HeaderMap, Error> {
-    let broken = Error::Framing("a trailer is no field");
+fn fields(lines: &[u8], count: usize) -> Result<HeaderMap, Fault> {
     let mut space = vec![httparse::EMPTY_HEADER; count];
     let lines = [lines, b"\r\n"].concat();
     let Ok(httparse::Status::Complete((_, parsed))) = httparse::parse_headers(&lines, &mut space)
     else {
-        return Err(broken);
+        return Err(Fault::NoField);
     };
     let mut fields = HeaderMap::with_capacity(count);
     for field in parsed {
         let name = HeaderName::from_bytes(field.name.as_bytes());
         let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(field.value)) else {
-            return Err(broken);
+            return Err(Fault::NoField);
         };
         fields.append(name, value);
     }
@@ -386,6 +392,18 @@ mod tests {
         assert!(chunked(&long).is_err());
         for body in ["", "3", "3\r\nab", "3\r\nabc\r\n", "0\r\n", "0\r\nx: y\r\n"] {
             assert_eq!(chunked(body), Err(Error::Cut.to_string()), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_broken_body_is_never_over() {
+        for body in ["0\r\nx\r\n\r\n", "0\r\na: 1\r\n fold\r\n\r\n", "zz\r\n", "0\n\r\n"] {
+            let mut decoder = Decoder::chunked(3);
+            let mut input = Bytes::from(format!("{body}GET / HTTP/1.1\r\n\r\n"));
+            for _ in 0..2 {
+                assert!(decoder.next(&mut input).is_err(), "{body:?}");
+                assert!(!decoder.is_over(), "{body:?}");
+            }
         }
     }
 
