@@ -13,6 +13,7 @@ mod authorization;
 mod bypass;
 mod cleanup;
 mod enrolment;
+mod explained;
 mod layer4;
 mod plaintext;
 mod publish;

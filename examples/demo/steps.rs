@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use crate::stage::Stage;
 use crate::{
-    authentication, authorization, bypass, cleanup, enrolment, layer4, plaintext, routing, trace,
-    users, waypoints,
+    authentication, authorization, bypass, cleanup, enrolment, explained, layer4, plaintext,
+    routing, trace, users, waypoints,
 };
 
 /// One step.
@@ -30,6 +30,7 @@ pub const STEPS: &[Step] = &[
     step("waypoint_cross_namespace", "A waypoint of another namespace", waypoints::across),
     step("traffic_split", "90% to reviews v1, 10% to v2", routing::split),
     step("authorization", "GET allowed, DELETE and others denied", authorization::run),
+    step("explained", "Why it was denied, and what would lift it", explained::run),
     step("waypoint_identity", "The destination sees the waypoint's identity", authorization::seen),
     step("no_way_around_pod", "No way around: the pod's own address", bypass::pod_address),
     step("no_way_around_plaintext", "No way around: plaintext", bypass::plaintext),
