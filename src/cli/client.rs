@@ -28,14 +28,8 @@ pub(super) fn ask(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let asking =
         async { tokio::time::timeout(patience, exchange(socket, method, path, body)).await };
-    runtime.block_on(asking).unwrap_or_else(|_| bail!("no answer within {patience:?}")).with_context(
-        || {
-            format!(
-                "ask the agent at {}; does it run, and do you run as root, or as the user that it runs as?",
-                socket.display()
-            )
-        },
-    )
+    let answer = runtime.block_on(asking);
+    answer.unwrap_or_else(|_| bail!("no answer within {patience:?}")).with_context(|| asked(socket))
 }
 
 /// Reads the lines of `GET path` as they come, until there are no more or `take` has had enough. `patience` is for the head.
@@ -46,9 +40,15 @@ pub(super) fn lines(
     take: impl FnMut(&str) -> ControlFlow<()>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(read_lines(socket, path, patience, take)).with_context(|| {
-        format!("ask the agent at {}; does it run, and do you run as root?", socket.display())
-    })
+    runtime.block_on(read_lines(socket, path, patience, take)).with_context(|| asked(socket))
+}
+
+/// What failed, and what to check.
+fn asked(socket: &Path) -> String {
+    let socket = socket.display();
+    format!(
+        "ask the agent at {socket}; does it run, and do you run as root, or as the user that it runs as?"
+    )
 }
 
 async fn read_lines(

@@ -120,11 +120,9 @@ impl Body for RequestStream {
         let piece = ready!(poll_piece(&mut this.decoder, reader, cx));
         match &piece {
             Some(Err(Error::Io(_))) => this.give_back(true),
-            // Its client hears why it is refused.
-            Some(Err(_)) => this.give_back(false),
-            None => this.give_back(false),
-            Some(Ok(_)) if this.decoder.is_over() => this.give_back(false),
-            Some(Ok(_)) => {}
+            Some(Ok(_)) if !this.decoder.is_over() => {}
+            // After an error as well: its client hears why it is refused.
+            _ => this.give_back(false),
         }
         Poll::Ready(frame(piece))
     }
@@ -148,9 +146,8 @@ impl Body for ResponseStream {
         let piece = ready!(poll_piece(&mut this.decoder, reader, cx));
         match &piece {
             Some(Err(_)) => this.reader = None,
-            None => this.end(),
-            Some(Ok(_)) if this.decoder.is_over() => this.end(),
-            Some(Ok(_)) => {}
+            Some(Ok(_)) if !this.decoder.is_over() => {}
+            _ => this.end(),
         }
         Poll::Ready(frame(piece))
     }
